@@ -1,0 +1,84 @@
+"""Every field of an experiment: its default, its unit and its source. The only file that adds fields.
+
+A config is a small difference from this one: it imports `get_config`, changes a few values, and returns it.
+Fields marked "not printed" are our decision where the paper is silent (README, "Decisions"). An option of
+`model` that is None belongs to another network.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def loss_weights(**weights: float) -> ConfigDict:
+    """Weights of Eq. 26; a term of weight 0 is not computed."""
+    terms = ConfigDict({"l1": 0.0, "perceptual": 0.0, "decloss": 0.0, "gan": 0.0, "ragan": 0.0})
+    terms.update(weights)
+    return terms
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # decides initial weights, crops and flips, together with the step
+    config.batch_size = 32  # images, over all devices together (Sec. 5.1)
+    config.init_from = ""  # workdir of another run, or a weights file; stage 2 starts from its generator
+
+    config.model = ConfigDict()
+    config.model.name = "edsr"  # a key of decloss_jax.models.MODELS
+    config.model.scale = 4  # s (Sec. 5.1)
+    config.model.features = 64  # EDSR-baseline: the paper's 28.97 dB are that network's
+    config.model.blocks = 16
+    config.model.dtype = "float32"  # of the convolutions: float32 or bfloat16; parameters stay float32
+    config.model.res_scale = config_dict.placeholder(float)  # edsr: 1.0 when not set
+    config.model.growth = config_dict.placeholder(int)  # rrdb: 32 when not set
+    config.model.remat = config_dict.placeholder(bool)  # rrdb: recompute blocks in the backward pass
+
+    config.data = ConfigDict()
+    config.data.source = "folder"  # a key of decloss_jax.data.sources.SOURCES
+    config.data.root = "data/DIV2K"  # folder: the training images; tfds: its data_dir
+    config.data.validation_root = ""  # folder: the validation images, when the layout does not hold them
+    config.data.cache_dir = "data/cache"  # decoded uint8 images, memory-mapped
+    config.data.crop_size = 192  # HR pixels, square (Sec. 5.1)
+    config.data.threads = 8  # that read ahead
+
+    # Stage 1 (Sec. 5.1): L1 alone, 200 epochs of 1000 batches, 5 epochs of warm-up.
+    config.pretrain = ConfigDict()
+    config.pretrain.steps = 200_000  # 0 leaves the stage out
+    config.pretrain.learning_rate = 1e-4  # peak
+    config.pretrain.warmup_steps = 5_000  # linear from 0
+    config.pretrain.schedule = "cosine"  # "cosine" to 0, or "constant"
+    config.pretrain.restarts = 0  # warm restarts of the cosine ("gamma = 0.5" is not explained: one cosine)
+    config.pretrain.restart_gamma = 0.5  # factor of the peak at each restart
+    config.pretrain.weights = loss_weights(l1=1.0)
+
+    # Stage 2 (Sec. 5.1); its length is not printed.
+    config.finetune = ConfigDict()
+    config.finetune.steps = 200_000
+    config.finetune.learning_rate = 2e-5
+    config.finetune.warmup_steps = 0
+    config.finetune.schedule = "cosine"
+    config.finetune.restarts = 0
+    config.finetune.restart_gamma = 0.5
+    config.finetune.weights = loss_weights(l1=1e-2, perceptual=1.0, decloss=3e-5)
+
+    config.decloss = ConfigDict()
+    config.decloss.patch_size = 8  # p, HR pixels (Sec. 5.1)
+    config.decloss.alpha = 1.0  # Eq. 15; not printed
+    config.decloss.mu = 0.25  # Eq. 15, as a share of the crop's side (bins = mu * crop_size); not printed
+    config.decloss.mode = "multiply"  # as printed, or "residual": DFT + K DFT
+    config.decloss.threshold_db = 25.0  # eta of Eq. 21, 22; not printed
+    config.decloss.t_pos = 0.5  # Sec. 5.1
+    config.decloss.t_neg = 1.5  # Sec. 5.1
+    config.decloss.temperature = "exponent"  # e^(S/t), or "scale": e^S / t, as printed
+    config.decloss.scope = "global"  # mini-patches of the global batch, or "device": of each device alone
+    config.decloss.tile_size = config_dict.placeholder(int)  # rows per tile; chosen from P when not set
+    config.decloss.precision = "highest"  # of the products on accelerators: highest, high, default
+
+    config.adam_b1 = 0.9  # Sec. 5.1
+    config.adam_b2 = 0.999  # Sec. 5.1
+    config.adam_eps = 1e-8  # torch's default
+
+    config.log_every_steps = 100  # one journal line
+    config.eval_every_steps = 5_000  # PSNR on the validation images, sample strips
+    config.checkpoint_every_steps = 1_000
+    config.validation_images = 100  # at most, from the front of the list
+    config.sample_images = 4  # strips (low / sr / hr) per evaluation
+    return config

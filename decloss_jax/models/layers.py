@@ -1,0 +1,57 @@
+"""The convolution that the generators share, initialised as their originals are."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+from jax.typing import DTypeLike
+
+leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.2)
+
+
+def torch_bias_init(fan_in: int) -> nn.initializers.Initializer:
+    """Returns torch's default bias initialiser, U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    bound = 1.0 / math.sqrt(fan_in)
+
+    def init(key: Array, shape, dtype=jnp.float32, out_sharding=None) -> Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return init
+
+
+def conv3x3(
+    x: Array, features: int, *, name: str, dtype: DTypeLike, kaiming_gain: float | None = None
+) -> Array:
+    """Applies a 3x3 convolution with stride 1 and padding 1; to be called inside a compact module.
+
+    Args:
+        x: [N,H,W,C].
+        features: output channels.
+        name: parameter name, equal to BasicSR's.
+        dtype: dtype of the computation; parameters stay float32.
+        kaiming_gain: None for torch's default initialiser (kaiming-uniform with a = sqrt 5, which is
+            U(-b, b), b = 1/sqrt(fan_in), for kernel and bias); a number for a normal kernel with standard
+            deviation kaiming_gain sqrt(2/fan_in) and a zero bias, as in ESRGAN's dense blocks.
+
+    Returns:
+        [N,H,W,features] of `dtype`.
+    """
+    if kaiming_gain is None:
+        kernel_init = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+        bias_init = torch_bias_init(fan_in=9 * x.shape[-1])
+    else:
+        kernel_init = nn.initializers.variance_scaling(2.0 * kaiming_gain**2, "fan_in", "normal")
+        bias_init = nn.initializers.zeros_init()
+    conv = nn.Conv(
+        features,
+        (3, 3),
+        padding=((1, 1), (1, 1)),
+        dtype=dtype,
+        kernel_init=kernel_init,
+        bias_init=bias_init,
+        name=name,
+    )
+    return conv(x)
