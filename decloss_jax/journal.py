@@ -1,0 +1,81 @@
+"""The run's journal: one JSON line per logged step, and the same numbers for TensorBoard.
+
+`journal.jsonl` begins with one line that holds the config and the versions. A resumed run drops the lines
+that are newer than its checkpoint and writes them again, so the file ends up as if nothing had happened; only
+`images_per_second` depends on the machine.
+"""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from decloss_jax import __version__, files
+
+RECORDED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python, of this package and of what its numbers depend on."""
+    packages = {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
+    return {"python": platform.python_version(), "decloss_jax": __version__} | packages
+
+
+class Journal:
+    """Writes the journal of a run.
+
+    Args:
+        workdir: the run's folder.
+        header: what the first line holds; used when the journal is new.
+        step: the step from which the run goes on; newer lines are dropped.
+        silent: write nothing (for all processes but one).
+    """
+
+    def __init__(self, workdir: Path, *, header: Mapping[str, Any], step: int, silent: bool = False):
+        self._silent = silent
+        if silent:
+            return
+        from tensorboardX import SummaryWriter
+
+        path = workdir / "journal.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = lines[:1] or [json.dumps(header)]
+        kept += [line for line in lines[1:] if step_of(line) <= step]
+        files.write_atomically(path, "".join(line + "\n" for line in kept))
+        self._file = path.open("a")
+        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Appends one line; `record` has `step`, `stage` and scalars."""
+        if self._silent:
+            return
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+        for key, value in record.items():
+            if isinstance(value, float):
+                self._writer.add_scalar(key, value, record["step"])
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._silent:
+            return
+        self._file.close()
+        self._writer.close()
+
+
+def step_of(line: str) -> float:
+    """Returns the step of a journal line; infinity for the line that a crash cut off."""
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:
+        return float("inf")
+
+
+def read(workdir: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Reads a run's journal: its header and its records, oldest first."""
+    header, *records = map(json.loads, (Path(workdir) / "journal.jsonl").read_text().splitlines())
+    return header, records

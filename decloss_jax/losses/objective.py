@@ -1,0 +1,33 @@
+"""The weighted sum of the loss terms (Eq. 26)."""
+
+from collections.abc import Callable, Mapping
+
+from jax import Array
+
+# A term maps (sr, hr) to its raw value and to further scalars that are worth a journal entry.
+Term = Callable[[Array, Array], tuple[Array, dict[str, Array]]]
+
+
+def objective(
+    sr: Array, hr: Array, *, terms: Mapping[str, Term], weights: Mapping[str, float]
+) -> tuple[Array, dict[str, Array]]:
+    """Adds up the weighted terms: L = sum_k w_k L_k (Eq. 26).
+
+    Args:
+        sr: [N,H,W,C] in [0,1], not clipped.
+        hr: the same shape.
+        terms: the functions of the terms, by name.
+        weights: one factor for each term.
+
+    Returns:
+        The total, a scalar, and the scalars `loss/total`, `loss/NAME` (raw), `weighted/NAME` for each term,
+        and whatever else the terms report.
+    """
+    metrics: dict[str, Array] = {}
+    weighted = {}
+    for name, term in terms.items():
+        value, details = term(sr, hr)
+        weighted[name] = weights[name] * value
+        metrics |= {f"loss/{name}": value, f"weighted/{name}": weighted[name]} | details
+    total = sum(weighted.values())
+    return total, {"loss/total": total} | metrics

@@ -1,0 +1,91 @@
+"""How train.py and evaluate.py start and end: mistakes get one sentence and exit status 2."""
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import ConfigDict
+
+from decloss_jax import checks
+from decloss_jax.configuration import flatten
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Runs a script's `main` under absl; a user's mistake ends it with one sentence and status 2."""
+
+    def guarded(arguments: list[str]) -> int | None:
+        try:
+            return main(arguments)
+        except checks.UserError as error:
+            return complain(error)
+
+    app.run(guarded, flags_parser=parse_flags)
+
+
+def complain(error: Exception) -> int:
+    """Prints the error as one line; returns the exit status."""
+    text = " ".join(str(error).split())
+    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
+    return 2
+
+
+def parse_flags(arguments: list[str]) -> list[str]:
+    """Parses the flags; leaves with status 2 and one sentence when they are wrong."""
+    try:
+        if "config" in flags.FLAGS:
+            check_config_arguments(arguments)
+        rest = flags.FLAGS(arguments)
+        checks.check(
+            len(rest) == 1,
+            "command line",
+            expected="flags only",
+            got=" ".join(rest[1:]),
+            remedy="write options as --name=value",
+        )
+        return rest
+    except (flags.Error, checks.UserError) as error:
+        sys.exit(complain(error))
+
+
+def check_config_arguments(arguments: list[str]) -> None:
+    """Raises `UserError` for a config file that is not there and for a field that it does not have.
+
+    The flags library would name neither the nearest file nor the nearest field.
+    """
+    names = [argument.partition("=")[0].lstrip("-") for argument in arguments[1:]]
+    if "config" not in names:
+        return
+    position = 1 + names.index("config")
+    path = Path(arguments[position].partition("=")[2] or "".join(arguments[position + 1 : position + 2]))
+    checks.check(
+        path.is_file(),
+        "--config",
+        expected="a config file",
+        got=f"{path}{checks.nearest(str(path), map(str, Path('configs').glob('**/*.py')))}",
+        remedy="choose a file of configs/ or write one",
+    )
+    namespace = runpy.run_path(str(path))
+    checks.check(
+        "get_config" in namespace,
+        str(path),
+        expected="a Python file with a function get_config()",
+        got="none",
+        remedy="choose a file of configs/",
+    )
+    for name in names:
+        if name.startswith("config."):
+            check_field(namespace["get_config"](), name.removeprefix("config."))
+
+
+def check_field(config: ConfigDict, field: str) -> None:
+    """Raises `UserError` unless the config has the dotted field."""
+    fields = flatten(config.to_dict())
+    checks.check(
+        field in fields,
+        f"--config.{field}",
+        expected="a field of the config",
+        got=f"an unknown one{checks.nearest(field, fields)}",
+        remedy="see configs/base.py for all fields",
+    )

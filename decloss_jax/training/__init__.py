@@ -1,0 +1,1 @@
+"""Two-stage training: state, schedule, compiled step, loop."""

@@ -1,0 +1,65 @@
+"""Adam, and the learning rate as a function of the step alone."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+
+from decloss_jax import checks
+
+SCHEDULES = ("cosine", "constant")
+
+
+def build_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformation:
+    """Builds Adam without its learning rate, which the step takes from the schedule."""
+    return optax.scale_by_adam(b1=config["adam_b1"], b2=config["adam_b2"], eps=config["adam_eps"])
+
+
+def build_schedule(stage: Mapping[str, Any], name: str) -> optax.Schedule:
+    """Builds the learning rate of a stage as a function of the updates done in it.
+
+    Linear warm-up from 0 over `warmup_steps`; then a cosine from the peak to 0 at `steps`, cut by `restarts`
+    into equal cycles whose peaks shrink by `restart_gamma` (SGDR, Loshchilov and Hutter 2017), or the
+    constant peak.
+
+    Args:
+        stage: `config.pretrain` or `config.finetune`.
+        name: its name, for messages.
+
+    Raises:
+        UserError: an unknown schedule, or a warm-up that does not end before the stage does.
+    """
+    steps, warmup, peak = stage["steps"], stage["warmup_steps"], stage["learning_rate"]
+    checks.check_positive(f"{name}.learning_rate", peak)
+    checks.check(
+        0 <= warmup < steps,
+        f"{name}.warmup_steps",
+        expected=f"0 to {steps - 1}, below {name}.steps",
+        got=warmup,
+        remedy=f"shorten the warm-up with --config.{name}.warmup_steps or lengthen the stage",
+    )
+    cycles = stage["restarts"] + 1
+    cycle_steps = (steps - warmup) // cycles
+    checks.check(
+        stage["restarts"] >= 0 and cycle_steps > 0,
+        f"{name}.restarts",
+        expected=f"0 or more, and fewer than the {steps - warmup} steps after the warm-up",
+        got=stage["restarts"],
+        remedy=f"change --config.{name}.restarts",
+    )
+    if stage["schedule"] == "cosine":
+        bodies = [
+            optax.cosine_decay_schedule(peak * stage["restart_gamma"] ** cycle, cycle_steps)
+            for cycle in range(cycles)
+        ]
+    elif stage["schedule"] == "constant":
+        bodies = [optax.constant_schedule(peak)]
+    else:
+        checks.fail(
+            f"{name}.schedule",
+            expected=f"one of {', '.join(SCHEDULES)}",
+            got=stage["schedule"],
+            remedy="choose a listed schedule",
+        )
+    boundaries = [warmup + cycle * cycle_steps for cycle in range(len(bodies))]
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), *bodies], boundaries)

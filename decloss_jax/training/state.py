@@ -1,0 +1,94 @@
+"""What training carries from step to step and what a checkpoint holds."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax import Array
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from decloss_jax import checkpoint, checks, console, parallel
+from decloss_jax.weights import load_generator
+
+
+@flax.struct.dataclass
+class TrainState:
+    """The whole state of training; everything else is a function of it, the config and the seed.
+
+    Attributes:
+        step: updates done, counted over both stages, int32 scalar.
+        params: parameters of the generator.
+        opt_state: Adam's moments.
+    """
+
+    step: Array
+    params: Any
+    opt_state: Any
+
+
+def draw_params(model: nn.Module, seed: int) -> Any:
+    """Draws the generator's parameters from the seed."""
+    low = jnp.zeros((1, 16, 16, 3), jnp.float32)
+    return model.init(jax.random.key(seed), low)["params"]
+
+
+def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
+    """Returns the parameters with which the run begins, one copy on each device of the mesh.
+
+    Drawn from the seed, or taken from `config.init_from`: a workdir (the end of its stage 1 where it has one)
+    or a file of weights.
+
+    Raises:
+        UserError: weights that do not fit the model; the message names the first that does not.
+    """
+    draw = functools.partial(draw_params, model, config.seed)
+    source = config.init_from
+    if not source:
+        return jax.jit(draw, out_shardings=parallel.replicated(mesh))()
+    if Path(source).is_dir():
+        stage = "pretrain" if "pretrain" in checkpoint.trained_stages(Path(source)) else None
+        _, params, description = checkpoint.load_generator(source, stage=stage)
+    else:
+        _, params, description = load_generator(source)
+    check_params(source, params, jax.eval_shape(draw))
+    console.say(f"starting from {source}: {description}")
+    return jax.device_put(params, parallel.replicated(mesh))
+
+
+def check_params(source: str, params: Any, expected: Any) -> None:
+    """Raises `UserError` unless `params` has the tree and the shapes of `expected`."""
+    shapes, wanted = (
+        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
+        for leaves in (jax.tree_util.tree_leaves_with_path(tree) for tree in (params, expected))
+    )
+    for name in sorted(shapes.keys() | wanted.keys()):
+        checks.check(
+            shapes.get(name) == wanted.get(name),
+            f"init_from {source}",
+            expected=f"{name} of shape {wanted.get(name, 'none (no such parameter)')}",
+            got=shapes.get(name, "no such parameter"),
+            remedy="make config.model describe the network that these weights belong to",
+        )
+
+
+def fresh_state(params: Any, *, step: int, optimizer: optax.GradientTransformation) -> TrainState:
+    """Joins parameters and moments at zero."""
+    return TrainState(step=jnp.asarray(step, jnp.int32), params=params, opt_state=optimizer.init(params))
+
+
+def start_stage(params: Any, step: int, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+    """Makes the state in which a stage begins, one copy on each device of the mesh."""
+
+    start = functools.partial(fresh_state, step=step, optimizer=optimizer)
+    return jax.jit(start, out_shardings=parallel.replicated(mesh))(params)
+
+
+def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation) -> TrainState:
+    """Returns the shapes and dtypes of a state, for restoring one."""
+    return jax.eval_shape(lambda: fresh_state(draw_params(model, 0), step=0, optimizer=optimizer))

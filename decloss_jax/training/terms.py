@@ -1,0 +1,79 @@
+"""The terms of Eq. 26 as functions of (sr, hr), made from a config."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from decloss_jax import checks, parallel
+from decloss_jax.losses.decloss import decloss_terms
+from decloss_jax.losses.objective import Term
+from decloss_jax.losses.pixel import l1_loss
+
+SCOPES = ("global", "device")
+
+
+def build_l1(config: Any, mesh: Mesh) -> Term:
+    """Returns the L1 term."""
+    return lambda sr, hr: (l1_loss(sr, hr), {})
+
+
+def build_decloss(config: Any, mesh: Mesh) -> Term:
+    """Returns the DECLoss term, computed by each device for its own images.
+
+    Under plain jit a transform of a sharded batch gathers the batch onto every device, hence `shard_map`;
+    with scope "global" only the mini-patch vectors are gathered, with "device" nothing is.
+    """
+    options = config.decloss
+    scope = options.scope
+    if scope not in SCOPES:
+        checks.fail(
+            "decloss.scope", expected=f"one of {', '.join(SCOPES)}", got=scope, remedy="choose a listed scope"
+        )
+    checks.check_divisible("data.crop_size", config.data.crop_size, "decloss.patch_size", options.patch_size)
+    local = functools.partial(
+        decloss_terms,
+        patch_size=options.patch_size,
+        alpha=options.alpha,
+        mu=options.mu * config.data.crop_size,
+        mode=options.mode,
+        threshold_db=options.threshold_db,
+        t_pos=options.t_pos,
+        t_neg=options.t_neg,
+        temperature=options.temperature,
+        tile_size=options.tile_size,
+        precision=options.precision,
+        axis_name=parallel.DATA_AXIS if scope == "global" else None,
+    )
+
+    def of_shard(sr: Array, hr: Array) -> tuple[Array, dict[str, Array]]:
+        value, shares = local(sr, hr)
+        if scope == "device":
+            value, shares = jax.lax.pmean((value, shares), parallel.DATA_AXIS)
+        return value, {f"decloss/{name}": share for name, share in shares.items()}
+
+    split = PartitionSpec(parallel.DATA_AXIS)
+    return jax.shard_map(of_shard, mesh=mesh, in_specs=(split, split), out_specs=PartitionSpec())
+
+
+TERMS: dict[str, Callable[[Any, Mesh], Term]] = {"l1": build_l1, "decloss": build_decloss}
+
+
+def build_terms(config: Any, stage: str, mesh: Mesh) -> dict[str, Term]:
+    """Builds the terms whose weight in `config.STAGE.weights` is not zero.
+
+    Raises:
+        UserError: no weight above zero, or a term that does not exist.
+    """
+    weights = {name: weight for name, weight in config[stage].weights.items() if weight != 0.0}
+    checks.check(
+        bool(weights),
+        f"{stage}.weights",
+        expected="at least one weight other than 0",
+        got="none",
+        remedy=f"set --config.{stage}.weights.l1, or leave the stage out with --config.{stage}.steps=0",
+    )
+    return {name: checks.look_up(TERMS, name, f"{stage}.weights")(config, mesh) for name in weights}

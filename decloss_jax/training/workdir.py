@@ -1,0 +1,96 @@
+"""The claim on a workdir: one process, one config; and the wish to stop."""
+
+import fcntl
+import json
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from decloss_jax import checks, files
+from decloss_jax.configuration import flatten
+
+# Fields that may differ when a run goes on: they decide what it reports and how fast, not what it computes.
+REPORTING_FIELDS = (
+    "log_every_steps",
+    "eval_every_steps",
+    "checkpoint_every_steps",
+    "validation_images",
+    "sample_images",
+    "data.cache_dir",
+    "data.threads",
+)
+
+
+class StopRequest:
+    """Turns the first SIGTERM or Ctrl-C into a request; a second one has its usual effect."""
+
+    def __init__(self) -> None:
+        self._requested = False
+
+    def requested(self) -> bool:
+        return self._requested
+
+    def catch(self, number: int, frame: FrameType | None) -> None:
+        self._requested = True
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+
+
+def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Raises `UserError`, saying what differs, unless the workdir is new or holds a run of this config."""
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    # Through JSON, so that tuples and lists compare equal.
+    before, now = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(config)))
+    missing = object()
+    differing = [
+        f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}"
+        for key in sorted(before.keys() | now.keys())
+        if key not in REPORTING_FIELDS and before.get(key, missing) != now.get(key, missing)
+    ]
+    checks.check(
+        not differing,
+        f"workdir {workdir}",
+        expected="a new folder, or a run of the same config",
+        got="another config's run (" + "; ".join(differing) + ")",
+        remedy="choose another --workdir, or the same config to go on",
+    )
+
+
+@contextmanager
+def claim(workdir: Path, config: ConfigDict) -> Iterator[StopRequest]:
+    """Holds the workdir for this run: no second process, no other config; writes `config.json` when new.
+
+    Yields:
+        The request to stop, which SIGTERM and Ctrl-C set.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    check_same_config(workdir, config.to_dict())
+    stop = StopRequest()
+    handlers = {number: signal.signal(number, stop.catch) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with (workdir / ".lock").open("w") as lock:
+            if jax.process_index() == 0:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    checks.fail(
+                        f"workdir {workdir}",
+                        expected="a folder that no other process trains in",
+                        got="one that is in use",
+                        remedy="wait for that process or choose another --workdir",
+                    )
+                if not (workdir / "config.json").exists():
+                    files.write_atomically(
+                        workdir / "config.json", json.dumps(config.to_dict(), indent=1) + "\n"
+                    )
+            yield stop
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

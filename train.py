@@ -1,0 +1,49 @@
+"""Trains a super-resolution network.
+
+    python train.py --config configs/NAME.py [--workdir DIR] [--config.field=value ...]
+
+The same command goes on from the last checkpoint of the workdir.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from decloss_jax import scripts
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; see configs/.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/NAME of the config.")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, when there are several processes."
+)
+PROCESSES = flags.DEFINE_integer("processes", 1, "Number of processes.", lower_bound=1)
+PROCESS = flags.DEFINE_integer("process", 0, "Number of this process, from 0.", lower_bound=0)
+
+flags.mark_flag_as_required("config")
+
+
+def main(arguments: list[str]) -> int:
+    # Imported here so that --help and a mistyped flag are answered at once.
+    import jax
+
+    from decloss_jax.training import loop
+
+    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
+    workdir = WORKDIR.value or os.path.join("runs", name)
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path.home() / ".cache" / "decloss_jax" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    if PROCESSES.value > 1:
+        jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    try:
+        loop.run(CONFIG.value, workdir)
+    except loop.Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    scripts.run(main)
