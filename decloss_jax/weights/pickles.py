@@ -1,0 +1,272 @@
+"""Reads the pickle streams inside PyTorch files as plain data, with an interpreter that calls nothing.
+
+Python's own unpickler imports and calls whatever a stream names. Here a name is only a text, looked up in the
+two tables below, and a tensor is only a note of where its numbers lie. Whatever the tables lack is refused.
+"""
+
+import mmap
+import pickletools
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+import ml_dtypes
+import numpy as np
+
+# RRDBNet with 23 blocks, its moving average and Adam's state take 120 thousand steps. A step of one byte can
+# make an object of a hundred, so the limit also bounds the memory.
+STEP_LIMIT = 1_000_000
+SIZE_LIMIT = 2**48  # of a tensor's side, stride or offset; beyond what any file holds
+RANK_LIMIT = 8
+ARGUMENT_LIMIT = 8  # of the functions below, and of a storage's description
+
+STORAGE_DTYPES = {
+    "torch.FloatStorage": np.dtype("<f4"),
+    "torch.DoubleStorage": np.dtype("<f8"),
+    "torch.HalfStorage": np.dtype("<f2"),
+    "torch.BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "torch.IntStorage": np.dtype("<i4"),
+    "torch.LongStorage": np.dtype("<i8"),
+}
+
+DAMAGED = "copy or download the file again"
+STATE_DICT_ONLY = "save model.state_dict() alone, or a .safetensors file"
+
+
+class Refusal(Exception):
+    """What is wrong with the bytes of a file, and what its user can do; readers add the file's name."""
+
+    def __init__(self, got: str, remedy: str = DAMAGED):
+        super().__init__(got)
+        self.got, self.remedy = got, remedy
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A run of `elements` numbers that lies in the file under `key`."""
+
+    key: str
+    dtype: np.dtype
+    elements: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where a tensor's numbers lie in its storage; offset and strides count elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Name:
+    """A class or function that the stream names; never looked up in Python."""
+
+    text: str
+
+
+def quote(text: object) -> str:
+    """Returns a text from a file as it may stand in a message: on one line and not too long."""
+    return repr(text[:80]) if isinstance(text, str) else f"a {type(text).__name__}"
+
+
+def interpret(stream: IO[bytes] | mmap.mmap, storages: dict[str, Storage] | None = None) -> Any:
+    """Reads one pickled object, up to its STOP, without calling or importing anything.
+
+    Args:
+        stream: positioned at the object; its `read(n)` must not set aside memory for more than there is.
+        storages: where given, gets every storage that the object speaks of, by its key.
+
+    Returns:
+        Dictionaries, lists, tuples, numbers and texts, with a `Tensor` for each tensor.
+
+    Raises:
+        Refusal: a damaged stream, a name outside the tables, or an object of more than `STEP_LIMIT` steps.
+    """
+    try:
+        return _interpret(stream, {} if storages is None else storages)
+    except (IndexError, KeyError) as error:  # an empty stack, or a memo entry that was never stored
+        raise Refusal("a damaged pickle stream") from error
+
+
+def _operations(stream: IO[bytes] | mmap.mmap) -> Iterator[tuple[str, Any]]:
+    try:
+        for step, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], stream))):
+            if step == STEP_LIMIT:
+                raise Refusal(f"a pickle stream of more than {STEP_LIMIT:,} steps", STATE_DICT_ONLY)
+            yield opcode.name, argument
+    except (ValueError, OverflowError, struct.error) as error:
+        raise Refusal("a damaged pickle stream") from error
+
+
+def _interpret(stream: IO[bytes] | mmap.mmap, storages: dict[str, Storage]) -> Any:
+    stack: list[Any] = []
+    below_marks: list[list[Any]] = []  # the stacks that MARKs have set aside
+    memo: dict[int, Any] = {}
+
+    def since_mark() -> list[Any]:
+        nonlocal stack
+        items, stack = stack, below_marks.pop()
+        return items
+
+    for name, argument in _operations(stream):
+        match name:
+            case "PROTO" | "FRAME":
+                pass
+            case "STOP":
+                return stack.pop()
+            case "NONE":
+                stack.append(None)
+            case "NEWTRUE" | "NEWFALSE":
+                stack.append(name == "NEWTRUE")
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
+                stack.append(argument)
+            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "BINSTRING" | "SHORT_BINSTRING":
+                stack.append(argument)
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_TUPLE":
+                stack.append(())
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                items = [stack.pop() for _ in range(int(name[-1]))]
+                stack.append(tuple(reversed(items)))
+            case "TUPLE":
+                items = since_mark()
+                stack.append(tuple(items))
+            case "MARK":
+                below_marks.append(stack)
+                stack = []
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "APPEND":
+                _extend(stack[-2], [stack.pop()])
+            case "APPENDS":
+                items = since_mark()
+                _extend(stack[-1], items)
+            case "SETITEM":
+                value, key = stack.pop(), stack.pop()
+                _update(stack[-1], [key, value])
+            case "SETITEMS":
+                items = since_mark()
+                _update(stack[-1], items)
+            case "GLOBAL":
+                stack.append(_name(argument.replace(" ", ".", 1)))
+            case "STACK_GLOBAL":
+                attribute, module = stack.pop(), stack.pop()
+                if not isinstance(module, str) or not isinstance(attribute, str):
+                    raise Refusal("a damaged pickle stream")
+                stack.append(_name(f"{module}.{attribute}"))
+            case "BINPERSID":
+                storage = _storage(stack.pop())
+                if storages.setdefault(storage.key, storage) != storage:
+                    raise Refusal("a storage that is described in two ways")
+                stack.append(storage)
+            case "REDUCE":
+                arguments, function = stack.pop(), stack.pop()
+                stack.append(_reduce(function, arguments))
+            case "BUILD":
+                # torch hangs `_metadata` (module versions) on the OrderedDict of a state dict; not needed.
+                stack.pop()
+                if not isinstance(stack[-1], dict):
+                    raise Refusal(f"a pickled state of {quote(stack[-1])}", STATE_DICT_ONLY)
+            case _:
+                raise Refusal(f"a pickle operation that no weights need ({name})", STATE_DICT_ONLY)
+    raise Refusal("a pickle stream without an end")
+
+
+def _extend(target: Any, items: list[Any]) -> None:
+    if not isinstance(target, list):
+        raise Refusal("a damaged pickle stream")
+    target.extend(items)
+
+
+def _update(target: Any, items: list[Any]) -> None:
+    if not isinstance(target, dict) or len(items) % 2:
+        raise Refusal("a damaged pickle stream")
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        if not isinstance(key, str | int):  # a deeply nested tuple would overflow the stack in hash()
+            raise Refusal(f"{quote(key)} as the key of a dictionary", STATE_DICT_ONLY)
+        target[key] = value
+
+
+def _name(text: str) -> Name:
+    if text not in STORAGE_DTYPES and text not in _BUILDERS:
+        raise Refusal(f"a pickle that asks for {quote(text)} (which was not run)", STATE_DICT_ONLY)
+    return Name(text)
+
+
+def _storage(identity: Any) -> Storage:
+    """Understands torch's persistent id: ("storage", class, key, device, elements[, view])."""
+    match identity:
+        case ("storage", Name(kind), str(key), str(), int(elements)) | (
+            "storage",
+            Name(kind),
+            str(key),
+            str(),
+            int(elements),
+            None,
+        ) if kind in STORAGE_DTYPES and 0 <= elements < SIZE_LIMIT:
+            return Storage(key, STORAGE_DTYPES[kind], elements)
+    raise Refusal("a damaged description of a storage")
+
+
+def _reduce(function: Any, arguments: Any) -> Any:
+    match function:
+        case Name(text) if text in _BUILDERS and isinstance(arguments, tuple):
+            if len(arguments) <= ARGUMENT_LIMIT:
+                return _BUILDERS[text](*arguments)
+    raise Refusal("a damaged pickle stream")
+
+
+def _ordered_dict(*arguments: Any) -> dict[Any, Any]:
+    result: dict[Any, Any] = {}
+    match arguments:
+        case ():
+            return result
+        case (list(pairs),) if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            # So Python 2 wrote them, torchvision's VGG files among others. Emptied, so that a stream that
+            # asks for the same pairs a hundred thousand times gets them once.
+            _update(result, [item for pair in pairs for item in pair])
+            pairs.clear()
+            return result
+    raise Refusal("a damaged OrderedDict")
+
+
+def _tensor(*arguments: Any) -> Tensor:
+    """Understands _rebuild_tensor(storage, offset, size, stride) and _v2 (requires_grad, hooks follow)."""
+    match arguments:
+        case (Storage() as storage, int(offset), tuple(shape), tuple(stride), *_):
+            if len(shape) == len(stride) <= RANK_LIMIT and all(map(_is_size, (offset, *shape, *stride))):
+                last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+                if 0 not in shape and last >= storage.elements:
+                    raise Refusal("a tensor that reaches beyond its storage")
+                return Tensor(storage, offset, shape, stride)
+    raise Refusal("a damaged description of a tensor")
+
+
+def _is_size(number: Any) -> bool:
+    return isinstance(number, int) and 0 <= number < SIZE_LIMIT
+
+
+def _parameter(*arguments: Any) -> Tensor:
+    match arguments:
+        case (Tensor() as tensor, *_):
+            return tensor
+    raise Refusal("a damaged description of a parameter")
+
+
+_BUILDERS: dict[str, Callable[..., Any]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_tensor": _tensor,  # of files from before torch 0.4, torchvision's VGG among them
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+}
