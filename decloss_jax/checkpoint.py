@@ -116,7 +116,7 @@ class StageCheckpoints:
             write_sums(self.directory / str(step))
 
     def restore(self, step: int, abstract: Any, sharding: Sharding) -> Any:
-        """Restores the state of `step`: structure, shapes, dtypes of `abstract`, placed as `sharding` says."""
+        """Restores the state of `step`: shapes and dtypes of `abstract`, placed as `sharding` says."""
         target = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
         )

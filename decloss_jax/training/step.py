@@ -53,7 +53,7 @@ def make_train_step(
         learning_rate = schedule(state.step - first_step)
         directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, directions)
-        gradient_norm = optax.global_norm(gradients)
+        gradient_norm = optax.tree.norm(gradients)
         metrics |= {
             "learning_rate": learning_rate,
             "gradient_norm": gradient_norm,

@@ -1,0 +1,168 @@
+"""The compiled step: equal on every number of devices, equal to a plain loop, memory donated, NaN noticed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from decloss_jax import checks, parallel
+from decloss_jax.losses.decloss import decloss
+from decloss_jax.models import build_model
+from decloss_jax.training.optim import build_optimizer, build_schedule
+from decloss_jax.training.state import draw_params, start_stage
+from decloss_jax.training.step import make_train_step
+from decloss_jax.training.terms import build_terms
+
+STEPS = 20
+
+
+def small_config():
+    config = base.get_config()
+    config.batch_size = 8
+    config.model.features, config.model.blocks = 8, 2
+    config.data.crop_size = 32
+    config.finetune.steps = STEPS
+    config.finetune.learning_rate = 1e-3
+    config.finetune.warmup_steps = 4
+    config.finetune.weights = base.loss_weights(l1=1.0, decloss=1e-2)
+    config.decloss.threshold_db = 20.0
+    return config
+
+
+def crops(step: int) -> dict[str, np.ndarray]:
+    """Smooth random images, so that the mini-patches have positives and negatives."""
+    random = np.random.default_rng(step)
+    low = random.integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
+    noise = random.integers(-20, 20, (8, 32, 32, 3))
+    return {"low": low, "hr": np.clip(low.repeat(4, 1).repeat(4, 2) + noise, 0, 255).astype(np.uint8)}
+
+
+def train(config, devices: int, batch=crops):
+    mesh = parallel.data_mesh(jax.devices()[:devices])
+    model, optimizer = build_model(config.model), build_optimizer(config)
+    terms = build_terms(config, "finetune", mesh)
+    step = make_train_step(
+        model,
+        terms=terms,
+        weights={name: config.finetune.weights[name] for name in terms},
+        optimizer=optimizer,
+        schedule=build_schedule(config.finetune, "finetune"),
+        first_step=5,
+        mesh=mesh,
+    )
+    params = jax.device_put(draw_params(model, config.seed), parallel.replicated(mesh))
+    state = start_stage(params, 5, optimizer, mesh)
+    history = []
+    for index in range(STEPS):
+        state, metrics = step(state, parallel.shard_batch(batch(index), mesh))
+        history.append({name: float(value) for name, value in metrics.items()})
+    return state, history
+
+
+@pytest.fixture(scope="module")
+def on_one_device():
+    return train(small_config(), 1)
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_make_train_step_gives_the_same_losses_on_more_devices(devices, on_one_device):
+    state, history = train(small_config(), devices)
+    for here, there in zip(history, on_one_device[1], strict=True):
+        assert here == pytest.approx(there, rel=1e-5)
+    assert int(state.step) == 5 + STEPS
+
+
+def test_make_train_step_equals_a_plain_loop(on_one_device):
+    """Losses, learning rates and final parameters against Adam written out, on the dense definition."""
+    config = small_config()
+    model = build_model(config.model)
+    params = draw_params(model, config.seed)
+    moments = [jax.tree.map(jnp.zeros_like, params) for _ in range(2)]
+    options = {key: config.decloss[key] for key in ("alpha", "mode", "threshold_db", "t_pos", "t_neg")}
+
+    def losses(params, low, hr):
+        sr = model.apply({"params": params}, low)
+        contrast = decloss(sr, hr, patch_size=8, mu=0.25 * 32, **options)
+        return jnp.mean(jnp.abs(sr - hr)) + 1e-2 * contrast
+
+    for index in range(STEPS):
+        batch = crops(index)
+        value, gradient = jax.value_and_grad(losses)(
+            params, *(np.float32(batch[key] / 255) for key in ("low", "hr"))
+        )
+        rate = 1e-3 * (index / 4 if index < 4 else 0.5 * (1 + np.cos(np.pi * (index - 4) / (STEPS - 4))))
+        assert on_one_device[1][index]["loss/total"] == pytest.approx(float(value), rel=2e-5)
+        assert on_one_device[1][index]["learning_rate"] == pytest.approx(rate, rel=1e-5, abs=1e-9)
+        moments[0] = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, moments[0], gradient)
+        moments[1] = jax.tree.map(lambda m, g: 0.999 * m + 0.001 * g * g, moments[1], gradient)
+        first, second = 1 - 0.9 ** (index + 1), 1 - 0.999 ** (index + 1)
+        params = jax.tree.map(
+            lambda p, m, v, rate=rate, first=first, second=second: (
+                p - rate * (m / first) / (jnp.sqrt(v / second) + 1e-8)
+            ),
+            params,
+            *moments,
+        )
+    for ours, expected in zip(jax.tree.leaves(on_one_device[0].params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=3e-5)
+
+
+def test_objective_of_the_step_is_the_weighted_sum(on_one_device):
+    for metrics in on_one_device[1]:
+        assert metrics["loss/total"] == pytest.approx(
+            metrics["loss/l1"] + 1e-2 * metrics["loss/decloss"], rel=1e-5
+        )
+        assert metrics["weighted/decloss"] == pytest.approx(1e-2 * metrics["loss/decloss"], rel=1e-5)
+        assert 0 < metrics["decloss/positives"] < 1
+        assert metrics["decloss/anchors"] == 1.0
+
+
+def test_scope_device_averages_the_losses_of_the_shards():
+    config = small_config()
+    config.decloss.scope = "device"
+    mesh = parallel.data_mesh(jax.devices()[:4])
+    term = build_terms(config, "finetune", mesh)["decloss"]
+    batch = {key: value.astype(np.float32) / 255 for key, value in crops(0).items()}
+    sr = batch["low"].repeat(4, 1).repeat(4, 2)
+    options = {key: config.decloss[key] for key in ("alpha", "mode", "threshold_db", "t_pos", "t_neg")}
+    alone = [
+        decloss(sr[part], batch["hr"][part], patch_size=8, mu=8.0, **options)
+        for part in (slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8))
+    ]
+    value, _ = jax.jit(term)(sr, batch["hr"])
+    assert float(value) == pytest.approx(float(np.mean(alone)), rel=1e-6)
+
+
+def test_make_train_step_flags_what_is_not_finite():
+    config = small_config()
+    config.finetune.learning_rate = 1e30
+    config.finetune.warmup_steps = 0
+    _, history = train(config, 1)
+    flags = [metrics["finite"] for metrics in history]
+    assert flags[0] == 1.0
+    assert flags[-1] == 0.0
+
+
+def test_build_terms_refuses():
+    config = small_config()
+    mesh = parallel.data_mesh()
+    config.decloss.patch_size = 5
+    with pytest.raises(
+        checks.UserError, match=r"data\.crop_size: expected a multiple of decloss\.patch_size"
+    ):
+        build_terms(config, "finetune", mesh)
+    config.decloss.patch_size = 8
+    config.decloss.scope = "globe"
+    with pytest.raises(checks.UserError, match=r"decloss\.scope: expected one of global, device"):
+        build_terms(config, "finetune", mesh)
+    config.finetune.weights = base.loss_weights()
+    with pytest.raises(checks.UserError, match="at least one weight"):
+        build_terms(config, "finetune", mesh)
+
+
+def test_check_batch_size_names_both_numbers():
+    mesh = parallel.data_mesh()
+    parallel.check_batch_size(16, mesh)
+    with pytest.raises(checks.UserError, match=r"number of devices \(8\), got 12"):
+        parallel.check_batch_size(12, mesh)
