@@ -1,0 +1,113 @@
+"""Reads image files as 8-bit RGB, the way people expect them to look, or refuses them by name."""
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from decloss_jax import checks
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Lists the image files directly in a folder, sorted by name, without hidden ones; [] without a folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Reads an image file as 8-bit RGB.
+
+    EXIF orientation is applied, gray is repeated three times, a palette is expanded, 16 bits are rounded to
+    8. Transparency is refused unless every pixel is opaque: how a transparent pixel looks depends on a
+    background that the file does not name. Colour profiles are not applied; of several frames the first is
+    read.
+
+    Args:
+        path: a PNG, JPEG, BMP, TIFF or WebP file.
+
+    Returns:
+        [H,W,3] uint8.
+
+    Raises:
+        UserError: the file, by name, cannot be read, has transparent pixels or pixels of another kind (CMYK,
+            floating point, 16-bit colour in another format than PNG).
+    """
+    return decode_image(path, str(path))
+
+
+def decode_image(source: Path | io.BytesIO, name: str) -> np.ndarray:
+    """Decodes an image file or its bytes as `read_image` does; `name` stands for it in errors."""
+    try:
+        pixels = decode_pixels(source)
+    except UnidentifiedImageError:
+        problem = "an unknown or damaged format"
+    except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged files
+        problem = str(error) or type(error).__name__
+    else:
+        if pixels.dtype == np.uint16:
+            pixels = ((pixels.astype(np.int32) + 128) // 257).astype(np.uint8)  # 65535 = 257 * 255
+        check_opaque(pixels, name)
+        return np.ascontiguousarray(pixels[..., :3])
+    checks.fail(
+        name,
+        expected="a readable image with gray or RGB pixels",
+        got=problem,
+        remedy="replace the file, convert it to 8-bit RGB, or take it out of the folder",
+    )
+
+
+def decode_pixels(source: Path | io.BytesIO) -> np.ndarray:
+    """Decodes and turns an image: [H,W,3] or, with alpha, [H,W,4]; uint8 or uint16."""
+    with Image.open(source) as image:
+        layout = sixteen_bit_layout(image)
+        upright = ImageOps.exif_transpose(image)
+        if layout is None:
+            if upright.has_transparency_data:
+                return np.asarray(upright.convert("RGBA"))
+            if upright.mode in ("1", "L", "P", "RGB"):
+                return np.asarray(upright.convert("RGB"))
+        elif "transparency" in image.info:
+            raise ValueError(f"{layout} pixels with a transparent colour")
+        elif upright.mode.startswith("I;16"):
+            gray = np.asarray(upright, np.uint16)
+            return np.repeat(gray[..., None], 3, axis=-1)
+        elif image.format == "PNG" and layout in ("RGB;16B", "RGBA;16B"):
+            return np.asarray(upright) * np.uint16(256) + decode_low_bytes(source)
+        raise ValueError(f"{layout or upright.mode} pixels")
+
+
+def sixteen_bit_layout(image: ImageFile.ImageFile) -> str | None:
+    """Returns how a file that is not decoded yet stores 16 bits per channel ("RGB;16B"), None if it does not.
+
+    Pillow keeps 16 bits of gray ("I;16"), but cuts colour down to the upper 8 without a word.
+    """
+    layouts = re.findall(r"\w+;16[BLN]", " ".join(str(tile.args) for tile in image.tile))
+    return layouts[0] if layouts else None
+
+
+def decode_low_bytes(source: Path | io.BytesIO) -> np.ndarray:
+    """Decodes the lower 8 of a PNG's 16 bits: read as little-endian, they are the 8 that Pillow keeps."""
+    with Image.open(source) as image:
+        image.tile = [tile._replace(args=str(tile.args).replace(";16B", ";16L")) for tile in image.tile]
+        return np.asarray(ImageOps.exif_transpose(image))
+
+
+def check_opaque(pixels: np.ndarray, name: str) -> None:
+    """Raises `UserError` where the fourth channel of [H,W,C], if there is one, is below 255."""
+    transparent = np.count_nonzero(pixels[..., 3:] != 255)
+    checks.check(
+        transparent == 0,
+        name,
+        expected="an opaque image",
+        got=f"{transparent} transparent pixels",
+        remedy="flatten it onto the background that it should have, or take it out of the folder",
+    )
