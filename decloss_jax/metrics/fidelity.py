@@ -42,7 +42,7 @@ def ssim(sr_uint8: np.ndarray, hr_uint8: np.ndarray, *, crop_border: int, channe
     """Computes the structural similarity with an 11x11 Gaussian window of sigma 1.5.
 
     SSIM = (2 m_s m_h + C1) (2 c_sh + C2) / ((m_s^2 + m_h^2 + C1) (v_s + v_h + C2)), with the windowed means
-    m, variances v and covariance c; averaged over the pixels whose window lies inside, then over the channels.
+    m, variances v and covariance c; the mean over all pixels whose window lies inside, and all channels.
 
     Args:
         sr_uint8: [H,W,3] uint8.

@@ -1,0 +1,68 @@
+"""Few compiled shapes for images of many sizes, without changing a value.
+
+A compiled program has one shape. Images of other sizes are padded at the bottom and on the right, and every
+convolution sees zeros outside the image's own area, which is what its zero padding would have shown it.
+"""
+
+from collections.abc import Iterable
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+LEVELS = 4  # heights, and as many widths: at most 16 shapes
+
+Size = tuple[int, int]  # height, width
+
+
+def shared_shapes(sizes: Iterable[Size], *, levels: int = LEVELS) -> dict[Size, Size]:
+    """Chooses a few shapes that hold all sizes.
+
+    Heights and widths are each raised to the next of at most `levels` values, which part the images into
+    groups of like count; sides with no more than `levels` values keep them, and so need no padding.
+
+    Args:
+        sizes: height and width of each image.
+        levels: number of heights and of widths.
+
+    Returns:
+        For each size the shape to pad to; at most levels^2 shapes.
+    """
+    sizes = list(sizes)
+    heights = side_levels([height for height, _ in sizes], levels)
+    widths = side_levels([width for _, width in sizes], levels)
+
+    def at_least(values: list[int], side: int) -> int:
+        return min(value for value in values if value >= side)
+
+    return {(h, w): (at_least(heights, h), at_least(widths, w)) for h, w in sizes}
+
+
+def side_levels(sides: list[int], levels: int) -> list[int]:
+    """Returns the distinct sides, or the upper ends of `levels` groups of like count when there are more."""
+    distinct = sorted(set(sides))
+    if len(distinct) <= levels:
+        return distinct
+    shares = np.arange(1, levels + 1) / levels
+    return sorted({int(side) for side in np.quantile(sides, shares, method="higher")})
+
+
+def pad_to(image: np.ndarray, shape: Size) -> np.ndarray:
+    """Pads [H,W,C] with zeros at the bottom and on the right to `shape`."""
+    missing = [(0, shape[axis] - image.shape[axis]) for axis in range(2)]
+    return np.pad(image, (*missing, (0, 0)))
+
+
+def valid_mask(shape: Size, valid: Array) -> Array:
+    """Marks the pixels of the images themselves.
+
+    Args:
+        shape: H and W of the padded images.
+        valid: [N,2] integers, height and width of each image.
+
+    Returns:
+        [N,H,W,1] booleans.
+    """
+    rows = jnp.arange(shape[0])[None, :, None, None] < valid[:, 0, None, None, None]
+    columns = jnp.arange(shape[1])[None, None, :, None] < valid[:, 1, None, None, None]
+    return rows & columns
