@@ -1,0 +1,48 @@
+"""The journal: what a resumed run leaves of it."""
+
+import json
+
+from decloss_jax.journal import Journal, read, versions
+
+
+def write(workdir, steps, start):
+    with Journal(workdir, header={"config": {"seed": start}}, step=start) as journal:
+        for step in steps:
+            journal.write({"step": step, "stage": "pretrain", "loss/total": 1.0 / step})
+
+
+def test_journal_drops_what_is_newer_than_the_checkpoint(tmp_path):
+    write(tmp_path, [1, 2, 3, 4], start=0)
+    with (tmp_path / "journal.jsonl").open("a") as file:
+        file.write('{"step": 5, "sta')  # a crash in the middle of a line
+    write(tmp_path, [3, 4], start=2)
+    header, records = read(tmp_path)
+    assert header == {"config": {"seed": 0}}  # of the run's beginning
+    assert [record["step"] for record in records] == [1, 2, 3, 4]
+
+
+def test_journal_of_a_resumed_run_is_the_journal_of_an_uninterrupted_one(tmp_path):
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    write(tmp_path / "whole", [1, 2, 3], start=0)
+    write(tmp_path / "cut", [1, 2], start=0)
+    write(tmp_path / "cut", [2, 3], start=1)
+    assert (tmp_path / "cut" / "journal.jsonl").read_bytes() == (
+        tmp_path / "whole" / "journal.jsonl"
+    ).read_bytes()
+
+
+def test_journal_silent_writes_nothing(tmp_path):
+    with Journal(tmp_path, header={}, step=0, silent=True) as journal:
+        journal.write({"step": 1})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_journal_feeds_tensorboard(tmp_path):
+    write(tmp_path, [1, 2], start=0)
+    events = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    assert events.count(b"loss/total") == 2
+
+
+def test_versions_are_json():
+    assert json.loads(json.dumps(versions()))["jax"]
