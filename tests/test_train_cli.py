@@ -1,0 +1,185 @@
+"""train.py as a user types it: two stages on real photographs, kill -9, resume, mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from command_line import CACHE, REPOSITORY, assert_one_sentence, command, environment, run
+
+from decloss_jax import checkpoint, journal, parallel
+from decloss_jax.models import EDSR
+from decloss_jax.training.optim import build_optimizer
+from decloss_jax.training.state import abstract_state
+
+PRETRAIN, FINETUNE = 240, 120
+TINY = (
+    "--config=configs/quickstart.py",
+    "--config.model.features=4",
+    "--config.model.blocks=1",
+    "--config.batch_size=4",
+    "--config.data.crop_size=32",
+    f"--config.data.cache_dir={CACHE / 'photographs'}",
+    f"--config.pretrain.steps={PRETRAIN}",
+    f"--config.finetune.steps={FINETUNE}",
+    "--config.log_every_steps=10",
+    "--config.checkpoint_every_steps=40",
+    "--config.eval_every_steps=120",
+    "--config.validation_images=1",
+    "--config.sample_images=1",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run of both stages that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    result = run("train.py", *TINY, f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    return workdir
+
+
+def final_state(workdir: Path):
+    """Parameters, moments and step of the last checkpoint, through Orbax."""
+    saved = checkpoint.StageCheckpoints(workdir, "finetune", config={})
+    optimizer = build_optimizer({"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8})
+    abstract = abstract_state(EDSR(features=4, blocks=1), optimizer)
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    state = saved.restore(saved.latest_step(), abstract, parallel.replicated(mesh))
+    saved.close()
+    return state
+
+
+def records_without_speed(workdir: Path) -> list[dict]:
+    return [
+        {key: value for key, value in record.items() if key != "images_per_second"}
+        for record in journal.read(workdir)[1]
+    ]
+
+
+def assert_same_run(workdir: Path, expected: Path) -> None:
+    assert records_without_speed(workdir) == records_without_speed(expected)
+    for ours, theirs in zip(
+        jax.tree.leaves(final_state(workdir)), jax.tree.leaves(final_state(expected)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def kill_when(workdir: Path, step: int, number: int = signal.SIGKILL) -> subprocess.CompletedProcess[bytes]:
+    """Starts the run and sends the signal once the journal has come to `step`."""
+    arguments = command("train.py", *TINY, f"--workdir={workdir}")
+    process = subprocess.Popen(
+        arguments, cwd=REPOSITORY, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    path = workdir / "journal.jsonl"
+    while process.poll() is None:
+        lines = path.read_text().splitlines()[1:] if path.exists() else []
+        if any(journal.step_of(line) >= step for line in lines if journal.step_of(line) < float("inf")):
+            os.kill(process.pid, number)
+            break
+        time.sleep(0.005)
+    _, errors = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(arguments, process.returncode, stderr=errors)
+
+
+def test_train_leaves_a_whole_run(finished):
+    header, records = journal.read(finished)
+    assert header["config"]["batch_size"] == 4
+    assert header["versions"]["jax"] == jax.__version__
+    assert [record["step"] for record in records] == list(range(10, PRETRAIN + FINETUNE + 1, 10))
+    assert [record["stage"] for record in records] == ["pretrain"] * 24 + ["finetune"] * 12
+    assert {"loss/total", "loss/l1", "learning_rate", "images_per_second"} <= records[0].keys()
+    assert {"loss/decloss", "weighted/decloss", "decloss/positives"} <= records[-1].keys()
+    assert records[-1]["validation/psnr_y"] > records[11]["validation/psnr_y"] - 0.5
+    assert records[23]["loss/l1"] < 0.5 * records[0]["loss/l1"]
+    assert len(list((finished / "samples").glob("*.png"))) == 3  # steps 120, 240, 360 of one image
+    assert list((finished / "tensorboard").iterdir())
+    assert json.loads((finished / "config.json").read_text())["model"]["features"] == 4
+
+
+def test_train_again_changes_nothing(finished):
+    before = (finished / "journal.jsonl").read_bytes()
+    result = run("train.py", *TINY, f"--workdir={finished}")
+    assert result.returncode == 0, result.stderr
+    assert (finished / "journal.jsonl").read_bytes() == before
+
+
+def test_train_resumes_bit_for_bit_after_kill_9_in_both_stages(finished, tmp_path):
+    workdir = tmp_path / "killed"
+    assert kill_when(workdir, 90).returncode == -signal.SIGKILL
+    assert kill_when(workdir, PRETRAIN + 50).returncode == -signal.SIGKILL
+    result = run("train.py", *TINY, f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    assert "finetune: going on from the checkpoint of step" in result.stderr
+    assert_same_run(workdir, finished)
+
+
+def test_train_saves_its_state_on_sigterm(finished, tmp_path):
+    workdir = tmp_path / "stopped"
+    stopped = kill_when(workdir, 70, signal.SIGTERM)
+    assert stopped.returncode == 130
+    assert b"state saved; the same command goes on from there" in stopped.stderr
+    assert run("train.py", *TINY, f"--workdir={workdir}").returncode == 0
+    assert_same_run(workdir, finished)
+
+
+def test_train_starts_stage_2_from_another_run(finished, tmp_path):
+    arguments = (*TINY, f"--config.init_from={finished}", f"--workdir={tmp_path / 'second'}")
+    result = run("train.py", *arguments, "--config.finetune.steps=10")
+    assert result.returncode == 0, result.stderr
+    _, records = journal.read(tmp_path / "second")
+    assert [(record["step"], record["stage"]) for record in records] == [(10, "finetune")]
+    first = records[0]["loss/l1"]
+    assert first < 2 * journal.read(finished)[1][23]["loss/l1"]  # where stage 1 ended, not at the beginning
+
+
+def test_train_stops_at_a_loss_that_is_not_finite(tmp_path):
+    workdir = tmp_path / "diverged"
+    result = run("train.py", *TINY, f"--workdir={workdir}", "--config.pretrain.learning_rate=1e30")
+    assert_lines = [line for line in result.stderr.splitlines() if "expected a finite number" in line]
+    assert result.returncode == 2
+    assert len(assert_lines) == 1
+    assert "loss/l1 at step" in assert_lines[0]
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config.batch_size=0"], ["batch_size", "positive multiple"]),
+        (["--config.decloss.patch_size=5"], ["data.crop_size", "decloss.patch_size (5)", "got 32"]),
+        (["--config.decloss.patchsize=4"], ["decloss.patchsize", "nearest: decloss.patch_size"]),
+        (["--config.model.name=edrs"], ["model.name", "nearest: edsr"]),
+        (["--config.data.crop_size=400"], ["rocket", "400"]),
+        (["--config.data.source=folder", "--config.data.root=nowhere"], ["nowhere"]),
+        (["--config.finetune.weights.gan=1.0"], ["finetune.weights", "gan"]),
+        (["--config.pretrain.steps=0", "--config.finetune.steps=0"], ["a step to do"]),
+        (["--config.init_from=nowhere.pth"], ["nowhere.pth"]),
+        (["extra"], ["expected flags only, got extra"]),
+        (["--config=configs/edsr_decloss"], ["configs/edsr_decloss.py"]),
+    ],
+)
+def test_train_answers_a_mistake_with_one_sentence(tmp_path, arguments, words):
+    result = run("train.py", *TINY, f"--workdir={tmp_path / 'run'}", *arguments)
+    assert_one_sentence(result, *words)
+
+
+def test_train_refuses_a_batch_that_the_devices_cannot_share(tmp_path):
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    result = run("train.py", *TINY, f"--workdir={tmp_path}", "--config.batch_size=12", env=devices)
+    assert_one_sentence(result, "number of devices (8), got 12", "--config.batch_size to 16")
+
+
+def test_train_refuses_the_workdir_of_another_config(finished):
+    result = run("train.py", *TINY, f"--workdir={finished}", "--config.seed=1", "--config.decloss.mu=0.5")
+    assert_one_sentence(result, "seed was 0, is 1", "decloss.mu was 0.25, is 0.5", "another --workdir")
+
+
+def test_train_help_is_quick_and_complete():
+    result = run("train.py", "--help")
+    assert "--workdir" in result.stdout + result.stderr
