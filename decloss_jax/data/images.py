@@ -13,7 +13,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Lists the image files directly in a folder, sorted by name, without hidden ones; [] without a folder."""
+    """Lists the image files directly in a folder, by name, without hidden ones; [] without a folder."""
     if not folder.is_dir():
         return []
     return sorted(

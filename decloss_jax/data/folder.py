@@ -1,0 +1,178 @@
+"""Finds pairs of HR and LR images in the folder layouts that people have.
+
+A layout is a folder of HR images and the folders where their LR images may lie; {s} is the scale. The first
+layout with an HR image in it counts. LR files are called as the HR file is, or with "x{s}" behind its stem
+(0001.png and 0001x4.png); the suffixes may differ. Without an LR folder, LR images are made from the HR ones.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from decloss_jax import checks
+from decloss_jax.data.images import IMAGE_SUFFIXES, list_images
+from decloss_jax.data.pairs import ImageFile, ImagePair
+
+LISTED_NAMES = 5  # in one error; check-data lists all
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders relative to the root; `low` in order of preference."""
+
+    hr: str
+    low: tuple[str, ...] = ()
+
+
+PLAIN_LAYOUTS = (
+    Layout("HR", ("LRx{s}", "LR_bicubic/X{s}")),  # plain; EDSR-PyTorch's benchmark sets
+    Layout("GTmod12", ("LRbicx{s}",)),  # BasicSR's benchmark sets
+    Layout("."),  # a folder of images
+)
+LAYOUTS = {
+    "train": (
+        Layout("DIV2K_train_HR", ("DIV2K_train_LR_bicubic/X{s}",)),  # DIV2K's archives, BasicSR
+        Layout("DIV2K/DIV2K_train_HR", ("DIV2K/DIV2K_train_LR_bicubic/X{s}",)),  # EDSR-PyTorch
+        Layout("DIV2K_train_HR_sub", ("DIV2K_train_LR_bicubic/X{s}_sub",)),  # BasicSR's sub-images
+        Layout("Flickr2K_HR", ("Flickr2K_LR_bicubic/X{s}",)),
+        *PLAIN_LAYOUTS,
+    ),
+    "validation": (
+        Layout("DIV2K_valid_HR", ("DIV2K_valid_LR_bicubic/X{s}",)),
+        Layout("DIV2K/DIV2K_valid_HR", ("DIV2K/DIV2K_valid_LR_bicubic/X{s}",)),
+        Layout("DIV2K_train_HR", ("DIV2K_train_LR_bicubic/X{s}",)),  # 801 to 900 in one folder with the rest
+        Layout("DIV2K/DIV2K_train_HR", ("DIV2K/DIV2K_train_LR_bicubic/X{s}",)),
+    ),
+}
+
+# EDSR-PyTorch's archive holds all 900 images in DIV2K_train_HR; 801 to 900 are DIV2K's validation images.
+DIV2K_TRAINING_FOLDER = "DIV2K_train_HR"
+DIV2K_TRAINING_IMAGES = 800
+
+
+def find_pairs(root: Path, *, scale: int, split: str, field: str = "data.root") -> list[ImagePair]:
+    """Lists the pairs of one split of a training folder: "train" or "validation".
+
+    Args:
+        root: a folder with one of `LAYOUTS`.
+        scale: s.
+        split: "train" or "validation"; [] where the layout has no validation images of its own.
+        field: what to call the folder in errors.
+
+    Raises:
+        UserError: no such folder, no training image in any layout (all tried are named), or HR and LR images
+            without their partners (by name).
+    """
+    layouts = checks.look_up(LAYOUTS, split, "split")
+    pairs = first_pairs(root, layouts, scale=scale, split=split, field=field)
+    if not pairs and split == "train":
+        refuse_empty(root, layouts, field)
+    return pairs
+
+
+def find_all_pairs(root: Path, *, scale: int, field: str) -> list[ImagePair]:
+    """Lists the pairs of a folder that is all for validation or measuring, such as a benchmark set's.
+
+    Args:
+        root: a folder with HR/ and, if there, LRx{s}/, or another of `PLAIN_LAYOUTS`; of DIV2K's layouts the
+            validation images are taken.
+        scale: s.
+        field: what to call the folder in errors.
+
+    Raises:
+        UserError: no such folder, no image in any layout, or images without their partners.
+    """
+    layouts = (*LAYOUTS["validation"], *PLAIN_LAYOUTS)
+    pairs = first_pairs(root, layouts, scale=scale, split="validation", field=field)
+    if not pairs:
+        refuse_empty(root, layouts, field)
+    return pairs
+
+
+def first_pairs(
+    root: Path, layouts: tuple[Layout, ...], *, scale: int, split: str, field: str
+) -> list[ImagePair]:
+    """Returns the pairs of the first layout that has images of the split; [] where none has."""
+    checks.check(
+        root.is_dir(),
+        field,
+        expected="a folder of images",
+        got=f"no such folder {str(root)!r}",
+        remedy=f"correct {field}",
+    )
+    for layout in layouts:
+        hr_files = list_images(root / layout.hr)
+        wanted = [file for file in hr_files if belongs_to(file, split)]
+        if wanted:
+            partners, problems = match_files(hr_files, find_low_folder(root, layout, scale), scale)
+            if problems:
+                refuse_unpaired(root / layout.hr, problems)
+            return [ImagePair(file.stem, ImageFile(file), partners.get(file)) for file in wanted]
+    return []
+
+
+def find_low_folder(root: Path, layout: Layout, scale: int) -> Path | None:
+    """Returns the first LR folder of the layout that exists."""
+    folders = [root / pattern.format(s=scale) for pattern in layout.low]
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def belongs_to(file: Path, split: str) -> bool:
+    """Tells whether an HR file is of the split: in DIV2K's training folder by its number, elsewhere yes."""
+    if file.parent.absolute().name != DIV2K_TRAINING_FOLDER:
+        return True
+    if not file.stem.isdecimal():
+        return split == "train"
+    return (int(file.stem) <= DIV2K_TRAINING_IMAGES) == (split == "train")
+
+
+def match_files(
+    hr_files: list[Path], low_folder: Path | None, scale: int
+) -> tuple[dict[Path, ImageFile], dict[Path, str]]:
+    """Matches HR files with the LR files of a folder by their stems.
+
+    Returns:
+        The LR image of each HR file (none without a folder), and what is wrong, by file: two files of one
+        stem, or a file without its partner.
+    """
+    problems = {}
+    hr_by_stem: dict[str, Path] = {}
+    for file in hr_files:
+        if file.stem in hr_by_stem:
+            problems[file] = f"has the same name as {hr_by_stem[file.stem].name}"
+        hr_by_stem.setdefault(file.stem, file)
+    if low_folder is None:
+        return {}, problems
+
+    low_by_stem = {file.stem: file for file in list_images(low_folder)}
+    # One habit for the whole folder: with HR files a and ax4, the LR file ax4 must not serve both.
+    ending = f"x{scale}" if any(f"{stem}x{scale}" in low_by_stem for stem in hr_by_stem) else ""
+    partners = {}
+    for stem, file in hr_by_stem.items():
+        low_file = low_by_stem.pop(stem + ending, None)
+        if low_file is None:
+            problems[file] = f"has no LR image {stem}{ending} in {low_folder}"
+        else:
+            partners[file] = ImageFile(low_file)
+    problems |= dict.fromkeys(low_by_stem.values(), "has no HR image")
+    return partners, problems
+
+
+def refuse_unpaired(folder: Path, problems: dict[Path, str]) -> None:
+    named = [f"{file.name} {problem}" for file, problem in list(problems.items())[:LISTED_NAMES]]
+    more = f" and {len(problems) - LISTED_NAMES} more" if len(problems) > LISTED_NAMES else ""
+    checks.fail(
+        f"images of {folder}",
+        expected="one LR image for each HR image",
+        got=", ".join(named) + more,
+        remedy="add or remove files until all are paired, or take the LR folder away to have LR images made",
+    )
+
+
+def refuse_empty(root: Path, layouts: tuple[Layout, ...], field: str) -> None:
+    places = ", ".join(layout.hr if layout.hr != "." else "the folder itself" for layout in layouts)
+    checks.fail(
+        field,
+        expected=f"images ({', '.join(IMAGE_SUFFIXES)}) in one of: {places}",
+        got=f"none in {str(root)!r}",
+        remedy=f"correct {field}, or arrange the images in one of these ways",
+    )

@@ -1,0 +1,85 @@
+"""An HR image and its LR image: where they lie, how they are read, and which sizes fit."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from decloss_jax import checks
+from decloss_jax.data.images import read_image
+from decloss_jax.ops.resize import bicubic_downscale, mod_crop
+
+
+class StoredImage(Protocol):
+    """An image somewhere on disk."""
+
+    def load(self) -> np.ndarray:
+        """Reads it as [H,W,3] uint8."""
+
+    def identity(self) -> str:
+        """Returns a text that changes whenever the stored image may have changed, without reading it."""
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image in a file of its own."""
+
+    path: Path
+
+    def load(self) -> np.ndarray:
+        return read_image(self.path)
+
+    def identity(self) -> str:
+        # The time of the last change of status (ctime) cannot be set back, so that an image is noticed which
+        # was replaced by one of equal size and modification time.
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            checks.fail(
+                str(self.path), expected="a readable image", got=error.strerror, remedy="restore the file"
+            )
+        return f"{self.path.resolve()} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """An HR image and, where one was given, its LR image.
+
+    Attributes:
+        name: unique among the pairs of a source; the stem of the HR file.
+        hr: the HR image.
+        low: the LR image; None where it is to be made from the whole HR image by MATLAB's bicubic.
+    """
+
+    name: str
+    hr: StoredImage
+    low: StoredImage | None = None
+
+    def load(self, scale: int) -> tuple[np.ndarray, np.ndarray]:
+        """Reads (low, hr) as uint8 [h,w,3] and [s h,s w,3]; HR loses the rows and columns that s leaves over.
+
+        Raises:
+            UserError: an image, by name, that cannot be read, or two sizes that do not fit each other.
+        """
+        hr = self.hr.load()
+        low = make_low(hr, scale) if self.low is None else self.low.load()
+        check_sizes(self.name, low.shape, hr.shape, scale)
+        return low, mod_crop(hr, scale)
+
+
+def make_low(hr: np.ndarray, scale: int) -> np.ndarray:
+    """Makes the LR image of a whole HR image, [H,W,3] -> [floor(H/s),floor(W/s),3] uint8."""
+    return bicubic_downscale(mod_crop(hr, scale), scale)
+
+
+def check_sizes(name: str, low_shape: tuple[int, ...], hr_shape: tuple[int, ...], scale: int) -> None:
+    """Raises `UserError` unless the LR image is as large as the HR image divided by s, rounded down."""
+    height, width = hr_shape[0] // scale, hr_shape[1] // scale
+    checks.check(
+        tuple(low_shape[:2]) == (height, width),
+        f"LR image of {name}",
+        expected=f"{width} x {height} pixels (the HR image's {hr_shape[1]} x {hr_shape[0]} over {scale})",
+        got=f"{low_shape[1]} x {low_shape[0]}",
+        remedy="make it from this HR image, or take the LR folder away to have it made",
+    )

@@ -1,0 +1,116 @@
+"""Reads data sets that TensorFlow Datasets has prepared, such as div2k/bicubic_x4, without TensorFlow."""
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decloss_jax import checks
+from decloss_jax.data.images import decode_image
+from decloss_jax.data.pairs import ImagePair
+
+DESCRIPTION_FILE = "dataset_info.json"  # marks the folder of a prepared version
+HR_FEATURES = ("hr", "image")  # div2k's name, and that of data sets of single images
+LOW_FEATURE = "lr"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image of one record of a prepared data set."""
+
+    version_folder: Path
+    split: str
+    index: int
+    feature: str
+    records: Any = field(repr=False, compare=False)
+
+    def load(self) -> np.ndarray:
+        content = self.records[self.index][self.feature]
+        return decode_image(
+            io.BytesIO(content), f"{self.feature} of record {self.index} in {self.version_folder}"
+        )
+
+    def identity(self) -> str:
+        # TFDS never changes a prepared version: preparing anew writes its description anew.
+        written = (self.version_folder / DESCRIPTION_FILE).stat().st_mtime_ns
+        return f"{self.version_folder.resolve()} {written} {self.split} {self.index} {self.feature}"
+
+
+def find_records(root: Path, *, scale: int, split: str) -> list[ImagePair]:
+    """Lists the records of a prepared data set with the features hr (or image) and, where it has it, lr.
+
+    Args:
+        root: the folder of a prepared version (with dataset_info.json), or TFDS's data_dir with
+            div2k/bicubic_x{s} in it, of which the newest version is taken.
+        scale: s.
+        split: "train" or "validation"; [] where the data set has no validation split.
+
+    Raises:
+        UserError: no prepared data set there, or not in the array_record format, or without HR images.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = find_version_folder(root, scale)
+    builder = tfds.builder_from_directory(folder)
+    if split not in builder.info.splits and split == "validation":
+        return []
+    checks.look_up(builder.info.splits, split, f"split of {folder}")
+    file_format = builder.info.file_format.value
+    checks.check(
+        file_format == "array_record",
+        f"data set in {folder}",
+        expected="the format array_record, which is read without TensorFlow",
+        got=file_format,
+        remedy="prepare it with file_format='array_record'",
+    )
+    features = builder.info.features
+    hr_feature = next((name for name in HR_FEATURES if name in features), None)
+    low_feature = LOW_FEATURE if LOW_FEATURE in features else None
+    if hr_feature is None:
+        checks.fail(
+            f"data set in {folder}",
+            expected=f"a feature {' or '.join(HR_FEATURES)}",
+            got=", ".join(features),
+            remedy="choose a data set of images, or unpack it and use data.source = 'folder'",
+        )
+    # Without TFDS's decoders: `decode_image` knows alpha, orientation and 16 bits.
+    decoders = {name: tfds.decode.SkipDecoding() for name in (hr_feature, low_feature) if name}
+    records = builder.as_data_source(split=split, decoders=decoders)
+
+    def image(index: int, feature: str) -> Record:
+        return Record(folder, split, index, feature, records)
+
+    return [
+        ImagePair(
+            name=f"{index:06}",
+            hr=image(index, hr_feature),
+            low=image(index, low_feature) if low_feature else None,
+        )
+        for index in range(len(records))
+    ]
+
+
+def find_version_folder(root: Path, scale: int) -> Path:
+    """Returns `root` if it holds a prepared version, or the newest one of root/div2k/bicubic_x{s}."""
+    if (root / DESCRIPTION_FILE).is_file():
+        return root
+    prepared = list((root / "div2k" / f"bicubic_x{scale}").glob(f"*/{DESCRIPTION_FILE}"))
+    if not prepared:
+        checks.fail(
+            "data.root",
+            expected=f"a prepared data set ({DESCRIPTION_FILE}, or div2k/bicubic_x{scale}/VERSION under it)",
+            got=f"none in {str(root)!r}",
+            remedy=(
+                "prepare it where TensorFlow is installed with tfds.builder('div2k/bicubic_x"
+                f"{scale}', file_format='array_record').download_and_prepare(), or unpack the images and use "
+                "data.source = 'folder'"
+            ),
+        )
+    return max(prepared, key=lambda file: version_numbers(file.parent.name)).parent
+
+
+def version_numbers(version: str) -> list[int]:
+    """Splits a version such as 2.0.10, so that it comes after 2.0.9."""
+    return [int(part) for part in version.split(".") if part.isdecimal()]
