@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.model.blocks = 6
     config.data.source = "photographs"
     config.data.cache_dir = "runs/cache"
-    config.data.crop_size = 96
+    config.data.crop_size = 64
 
     config.pretrain.steps = 1_000
     config.pretrain.learning_rate = 1e-3

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from decloss_jax import checks
@@ -16,6 +16,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     """Runs a script's `main` under absl; a user's mistake ends it with one sentence and status 2."""
 
     def guarded(arguments: list[str]) -> int | None:
+        if flags.FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.ERROR)  # Orbax reports every file; --verbosity=0 shows that
         try:
             return main(arguments)
         except checks.UserError as error:

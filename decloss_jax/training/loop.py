@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from decloss_jax import checkpoint, checks, console, parallel
 from decloss_jax.data.cache import PairedImages, open_cache
-from decloss_jax.data.pipeline import batches
+from decloss_jax.data.pipeline import batches, check_crops
 from decloss_jax.data.sources import build_source
 from decloss_jax.journal import Journal, versions
 from decloss_jax.losses.objective import Term
@@ -26,7 +26,7 @@ from decloss_jax.training.state import TrainState, abstract_state, initial_param
 from decloss_jax.training.step import make_train_step
 from decloss_jax.training.terms import build_terms
 from decloss_jax.training.validation import validate
-from decloss_jax.training.workdir import StopRequest, claim
+from decloss_jax.training.workdir import StopRequest, claim, record_config
 
 # Steps that may be under way on the devices before the loss of the oldest is looked at.
 STEPS_IN_FLIGHT = 2
@@ -79,22 +79,24 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     check_intervals(config)
     stages = plan_stages(config, mesh)
     model = build_model(config.model)
+    this = Run(
+        config=config,
+        workdir=workdir,
+        mesh=mesh,
+        model=model,
+        optimizer=build_optimizer(config),
+        images=open_images(config, "train"),
+        validation=open_images(config, "validation"),
+    )
+    check_crops(this.images, config.model.scale, config.data.crop_size)
     with claim(workdir, config) as stop:
-        this = Run(
-            config=config,
-            workdir=workdir,
-            mesh=mesh,
-            model=model,
-            optimizer=build_optimizer(config),
-            images=open_images(config, "train"),
-            validation=open_images(config, "validation"),
-        )
         saved = {
             stage.name: checkpoint.StageCheckpoints(workdir, stage.name, config=config.to_dict())
             for stage in stages
         }
         begun = [stage for stage in stages if saved[stage.name].latest_step() is not None]
         params = None if begun else initial_params(config, model, mesh)
+        record_config(workdir, config.to_dict())
         for stage in stages[stages.index(begun[-1]) if begun else 0 :]:
             params = train_stage(this, stage, saved[stage.name], params, stop)
 

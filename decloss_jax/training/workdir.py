@@ -63,9 +63,16 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
     )
 
 
+def record_config(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Writes `config.json`, which makes the workdir this config's; to be done once nothing is left to refuse."""
+    path = workdir / "config.json"
+    if jax.process_index() == 0 and not path.exists():
+        files.write_atomically(path, json.dumps(config, indent=1) + "\n")
+
+
 @contextmanager
 def claim(workdir: Path, config: ConfigDict) -> Iterator[StopRequest]:
-    """Holds the workdir for this run: no second process, no other config; writes `config.json` when new.
+    """Holds the workdir for this run: no second process, no other config.
 
     Yields:
         The request to stop, which SIGTERM and Ctrl-C set.
@@ -85,10 +92,6 @@ def claim(workdir: Path, config: ConfigDict) -> Iterator[StopRequest]:
                         expected="a folder that no other process trains in",
                         got="one that is in use",
                         remedy="wait for that process or choose another --workdir",
-                    )
-                if not (workdir / "config.json").exists():
-                    files.write_atomically(
-                        workdir / "config.json", json.dumps(config.to_dict(), indent=1) + "\n"
                     )
             yield stop
     finally:
