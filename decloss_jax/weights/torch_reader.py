@@ -11,6 +11,7 @@ import mmap
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +25,7 @@ PICKLE_STARTS = (b"\x80", b"c", b"(")  # of protocol 2 and later, and of hand-ma
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 DIRECTORY_LIMIT = 2**22  # bytes of a zip archive's directory: some 40,000 entries; RRDBNet has 700
+NOTES = "decloss_jax"  # the key beside the state dict under which `save_generator` describes the network
 OVERLAP_LIMIT = 4  # tensors may share storages (tied weights), but not expand to many times the file
 
 # What zipfile raises on damaged, encrypted or unknown archives.
@@ -34,6 +36,15 @@ WRAPPERS = ("model_state_dict", "state_dict", "params_ema", "params-ema", "param
 PREFIXES = ("module.", "netG.")
 
 ReadStorage = Callable[[Storage], bytes]
+
+
+@dataclass(frozen=True)
+class StateDict:
+    """The tensors of a file, the wrappers they lay in, and the text that this package left beside them."""
+
+    tensors: dict[str, np.ndarray]
+    wrapper: str = ""
+    notes: str = ""
 
 
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
@@ -51,19 +62,21 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: not such a file, a damaged one, or one that holds anything but tensors in plain containers.
     """
-    return read_state_dict(path)[0]
+    return read_torch_state(path).tensors
 
 
-def read_state_dict(path: str | Path) -> tuple[dict[str, np.ndarray], str]:
-    """Reads as `read_torch` does, and also tells the wrappers that were taken off ("params_ema", or "")."""
+def read_torch_state(path: str | Path) -> StateDict:
+    """Reads as `read_torch` does, and also tells the wrappers that were taken off and the notes beside."""
     with refusals_as_user_errors(path, "PyTorch weights"), open(path, "rb") as file:
         file_size = file.seek(0, io.SEEK_END)
         file.seek(0)
         magic = file.read(len(ZIP_MAGIC))
         file.seek(0)
         with _open_zip(file) if magic == ZIP_MAGIC else _open_legacy(file) as (content, read_storage):
-            tensors, wrappers = _select_tensors(content)
-            return _materialise(tensors, read_storage, file_size), wrappers
+            tensors, wrapper = _select_tensors(content)
+            arrays = _materialise(tensors, read_storage, file_size)
+            notes = content.get(NOTES)
+            return StateDict(arrays, wrapper, notes if isinstance(notes, str) else "")
 
 
 @contextlib.contextmanager

@@ -8,19 +8,20 @@ from collections.abc import Mapping
 import numpy as np
 
 from decloss_jax import checks
+from decloss_jax.weights.torch_reader import NOTES
 
 ROOT = "archive"  # torch's name for the folder inside the zip archive
 FORMAT_VERSION = b"3\n"  # of torch's zip serialisation, since torch 1.6
 EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)  # equal weights give equal files
 
 
-def torch_bytes(wrapper: str, tensors: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> bytes:
-    """Returns the file of {wrapper: tensors, "decloss_jax": notes}; `torch.load(weights_only=True)` reads it.
+def torch_bytes(wrapper: str, tensors: Mapping[str, np.ndarray], notes: str) -> bytes:
+    """Returns the file of {wrapper: tensors, NOTES: notes}; `torch.load(weights_only=True)` reads it.
 
     Args:
         wrapper: key of the state dict, "params" in BasicSR.
         tensors: float32 arrays by their keys, of any shape.
-        notes: texts that go beside the state dict.
+        notes: a text that goes beside the state dict.
 
     Raises:
         UserError: an array of another dtype.
@@ -46,15 +47,12 @@ def torch_bytes(wrapper: str, tensors: Mapping[str, np.ndarray], notes: Mapping[
     return file.getvalue()
 
 
-def _pickle(wrapper: str, tensors: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> bytes:
+def _pickle(wrapper: str, tensors: Mapping[str, np.ndarray], notes: str) -> bytes:
     """Returns the protocol 2 pickle; written by hand, as pickle would import what torch's names stand for."""
     parts = [b"\x80\x02}(", _text(wrapper), b"}("]  # PROTO 2, EMPTY_DICT, MARK; the inner dictionary
     for index, (key, array) in enumerate(tensors.items()):
         parts += [_text(key), _tensor(index, array)]
-    parts += [b"u", _text("decloss_jax"), b"}("]
-    for key, value in notes.items():
-        parts += [_text(key), _text(value)]
-    parts += [b"uu."]  # SETITEMS of both dictionaries, STOP
+    parts += [b"u", _text(NOTES), _text(notes), b"u."]  # SETITEMS of both dictionaries, STOP
     return b"".join(parts)
 
 

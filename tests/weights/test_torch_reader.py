@@ -111,9 +111,9 @@ def test_read_torch_gives_tensors_of_one_storage_arrays_of_their_own(tmp_path):
 def test_read_torch_takes_wrappers_prefixes_and_extras_off(tmp_path, wrap, wrappers):
     state = {"a": torch.arange(4.0), "b": torch.ones(2, 2)}
     torch.save(wrap(state), tmp_path / "w.pth")
-    arrays, seen = torch_reader.read_state_dict(tmp_path / "w.pth")
-    check_equal(arrays, state)
-    assert seen == wrappers
+    found = torch_reader.read_torch_state(tmp_path / "w.pth")
+    check_equal(found.tensors, state)
+    assert found.wrapper == wrappers
 
 
 def test_read_torch_passes_over_the_state_of_an_optimizer(tmp_path):
@@ -213,7 +213,7 @@ def test_read_torch_names_a_missing_file(tmp_path):
 
 
 def test_read_torch_refuses_every_truncation(tmp_path):
-    buffers = [io.BytesIO(torch_bytes("params", {"a": np.arange(8, dtype=np.float32)}, {})), io.BytesIO()]
+    buffers = [io.BytesIO(torch_bytes("params", {"a": np.arange(8, dtype=np.float32)}, "")), io.BytesIO()]
     torch.save({"a": torch.arange(8.0)}, buffers[1], _use_new_zipfile_serialization=False)
     for buffer in buffers:
         content = buffer.getvalue()
@@ -224,7 +224,7 @@ def test_read_torch_refuses_every_truncation(tmp_path):
 
 
 def test_read_torch_notices_every_flipped_byte_of_the_numbers(tmp_path):
-    content = bytearray(torch_bytes("params", {"a": np.arange(64, dtype=np.float32)}, {}))
+    content = bytearray(torch_bytes("params", {"a": np.arange(64, dtype=np.float32)}, ""))
     start = content.index(np.arange(64, dtype=np.float32).tobytes())
     content[start + 100] ^= 1
     with pytest.raises(UserError, match="a damaged zip archive"):

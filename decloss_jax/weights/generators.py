@@ -1,0 +1,162 @@
+"""Loads and saves generators: safetensors, and the .pth files of the PyTorch world."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  (gives NumPy, and thereby safetensors, the dtype bfloat16)
+import safetensors.numpy
+from flax.traverse_util import flatten_dict
+
+import decloss_jax
+from decloss_jax import checks, files
+from decloss_jax.models import MODELS
+from decloss_jax.models.edsr import EDSR
+from decloss_jax.weights import dialects
+from decloss_jax.weights.pickles import Refusal, quote
+from decloss_jax.weights.torch_reader import NOTES, StateDict, read_torch_state, refusals_as_user_errors
+from decloss_jax.weights.torch_writer import torch_bytes
+
+TORCH_SUFFIXES = (".pth", ".pt")
+SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+FORMAT = "decloss_jax generator"  # of the notes that `save_generator` writes
+SAFETENSORS_HEADER_LIMIT = 2**22  # bytes; some 40,000 tensors
+
+SAFETENSORS_ERRORS = (safetensors.SafetensorError, ValueError, TypeError, AttributeError)
+NAMES = {kind: name for name, kind in MODELS.items()}
+MODEL_ATTRIBUTES = {"edsr": ("res_scale",), "rrdb": ("growth",)}  # beside scale, features and blocks
+
+# EDSR's residual scale leaves no trace in the weights. Published networks have 0.1 in the large one alone.
+EDSR_LARGE = {"blocks": 32, "features": 256}
+LARGE_RES_SCALE, BASELINE_RES_SCALE = 0.1, 1.0
+
+
+def load_generator(
+    path: str | Path, *, res_scale: float | None = None
+) -> tuple[dialects.Generator, dict[str, Any], dict[str, Any]]:
+    """Loads an EDSR or an RRDBNet from a .safetensors, .pth or .pt file, whoever wrote it.
+
+    Args:
+        path: the file; its dialect, scale and sizes are told from its keys and shapes.
+        res_scale: EDSR's residual scale, which the keys do not show; by default what the file's notes say
+            (files of `save_generator` have them), else 0.1 for 32 blocks of 256 features and 1.0 otherwise.
+
+    Returns:
+        The Flax model, its parameters as float32 NumPy arrays, and a description that JSON can hold: `file`,
+        `sha256`, `dialect`, `wrapper`, `model`, `scale`, `features`, `blocks`, `growth` (RRDBNet) or
+        `res_scale` and `res_scale_from` (EDSR), `parameters`.
+
+    Raises:
+        UserError: a file that is not such a network, in one sentence that names what is wrong.
+    """
+    state = read_safetensors(path) if Path(path).suffix == ".safetensors" else read_torch_state(path)
+    with refusals_as_user_errors(path, "weights of a generator"):
+        dialect, attributes = dialects.detect_dialect(state.tensors)
+        options: dict[str, Any] = dict(attributes)
+        origin: dict[str, str] = {}
+        if dialect.model is EDSR:
+            options["res_scale"], origin["res_scale_from"] = _choose_res_scale(
+                res_scale, state.notes, attributes
+            )
+        model = dialect.model(**options)
+        params = dialects.to_params(dialect, model, state.tensors)
+    checks.check(
+        res_scale is None or dialect.model is EDSR,
+        "res_scale",
+        expected="none for an RRDBNet",
+        got=res_scale,
+        remedy="leave it out",
+    )
+    description = {
+        "file": Path(path).name,
+        "sha256": files.sha256(Path(path)),
+        "dialect": dialect.name,
+        "wrapper": state.wrapper,
+        "model": NAMES[dialect.model],
+        **options,
+        **origin,
+        "parameters": sum(leaf.size for leaf in flatten_dict(params).values()),
+    }
+    return model, params, description
+
+
+def describe(description: Mapping[str, Any]) -> str:
+    """Writes the description of `load_generator` as one line."""
+    parts = [f"{description['dialect']} x{description['scale']}"]
+    parts += [f"{description['blocks']} blocks", f"{description['features']} features"]
+    if "growth" in description:
+        parts.append(f"growth {description['growth']}")
+    if "res_scale" in description:
+        parts.append(f"res_scale {description['res_scale']:g} ({description['res_scale_from']})")
+    parts += [f"{description['parameters']:,} parameters", f"sha256 {description['sha256'][:12]}"]
+    return f"{description['file']}: {', '.join(parts)}"
+
+
+def save_generator(path: str | Path, model: dialects.Generator, params: Mapping[str, Any]) -> None:
+    """Saves a generator under BasicSR's names, as .safetensors or as .pth; whole or not at all.
+
+    The notes (the model's name and attributes as JSON) stand in the metadata of safetensors, and in a .pth
+    beside `params`, where PyTorch programs do not look. Equal parameters give equal files.
+
+    Args:
+        path: the file, ending in .safetensors, .pth or .pt.
+        model: an EDSR or RRDBNet.
+        params: its parameters, any arrays of float32.
+
+    Raises:
+        UserError: another ending, or parameters that are not the model's.
+    """
+    path = Path(path)
+    checks.look_up(dict.fromkeys(SUFFIXES), path.suffix, "ending of the weights file")
+    name = NAMES[type(model)]
+    attributes = ("scale", "features", "blocks", *MODEL_ATTRIBUTES[name])
+    notes = {"format": FORMAT, "version": decloss_jax.__version__, "model": name}
+    text = json.dumps(notes | {key: getattr(model, key) for key in attributes})
+    with refusals_as_user_errors(path, f"parameters of {type(model).__name__}"):
+        tensors = dialects.from_params(dialects.WRITTEN[type(model)], model, params)
+    if path.suffix in TORCH_SUFFIXES:
+        files.write_atomically(path, torch_bytes("params", tensors, text))
+    else:
+        files.write_atomically(path, safetensors.numpy.save(tensors, metadata={NOTES: text}))
+
+
+def read_safetensors(path: str | Path) -> StateDict:
+    """Reads the tensors and this package's notes from a .safetensors file; wrappers do not occur there.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    with refusals_as_user_errors(path, "weights in the safetensors format"):
+        with open(path, "rb") as file:
+            header_size = int.from_bytes(file.read(8), "little")
+        if header_size > SAFETENSORS_HEADER_LIMIT:
+            raise Refusal("another kind of file, or a header of countless tensors")
+        try:
+            with safetensors.safe_open(path, "numpy") as content:
+                tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
+                metadata = content.metadata() or {}
+        except SAFETENSORS_ERRORS as error:
+            raise Refusal(f"a damaged file ({quote(str(error))})") from error
+    return StateDict(tensors, notes=metadata.get(NOTES, ""))
+
+
+def _choose_res_scale(argument: float | None, notes: str, attributes: Mapping[str, int]) -> tuple[float, str]:
+    """Returns EDSR's residual scale and where it comes from."""
+    if argument is not None:
+        return argument, "as given"
+    if notes:
+        return _noted_res_scale(notes), "from the file's notes"
+    large = all(attributes[key] == value for key, value in EDSR_LARGE.items())
+    return (LARGE_RES_SCALE if large else BASELINE_RES_SCALE), "assumed from the size"
+
+
+def _noted_res_scale(notes: str) -> float:
+    try:
+        res_scale = float(json.loads(notes)["res_scale"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Refusal("damaged notes on the network") from error
+    if not math.isfinite(res_scale):
+        raise Refusal(f"notes with the res_scale {res_scale}")
+    return res_scale

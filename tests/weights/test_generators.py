@@ -1,0 +1,373 @@
+"""Files of other code bases through `load_generator`, and ours back to them."""
+
+import functools
+import json
+import struct
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from decloss_jax.checks import UserError
+from decloss_jax.models import EDSR, RRDBNet
+from decloss_jax.weights import describe, dialects, generators, load_generator, read_torch, save_generator
+
+torch = pytest.importorskip("torch")
+from foreign_networks import EdsrPytorch, EsrganNew, EsrganOld, MsrResNet, basicsr_rrdb, shift  # noqa: E402
+
+FOREIGN = {
+    "EDSR-PyTorch": lambda: EdsrPytorch(4, 8, 2),
+    "ESRGAN (old)": lambda: EsrganOld(8, 2, 4),
+    "ESRGAN (new)": lambda: EsrganNew(8, 2, 4),
+    "BasicSR RRDBNet": lambda: basicsr_rrdb(8, 2, 4),
+}
+
+
+def foreign(dialect, seed=0):
+    torch.manual_seed(seed)
+    return FOREIGN[dialect]().eval()
+
+
+def low_images(size=12):
+    return np.random.default_rng(0).uniform(size=(2, size, size, 3)).astype(np.float32)
+
+
+def check_same_images(model, params, network, tolerance=1e-5):
+    low = low_images()
+    with torch.no_grad():
+        expected = network(torch.from_numpy(low.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(
+        jax.jit(model.apply)({"params": params}, low), expected, rtol=0, atol=tolerance
+    )
+
+
+def random_params(model):
+    """Parameters without the model's own initialisers, which take long to compile."""
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    return jax.tree.map(lambda leaf: random.normal(scale=0.05, size=leaf.shape).astype(np.float32), shapes)
+
+
+def repr_short(model):
+    return f"{type(model).__name__}-x{model.scale}"
+
+
+def check_equal_trees(params, other):
+    params, other = flatten_dict(params), flatten_dict(other)
+    assert params.keys() == other.keys()
+    for path, leaf in params.items():
+        assert leaf.dtype == np.float32
+        assert np.asarray(leaf).tobytes() == np.asarray(other[path]).tobytes()
+
+
+@pytest.mark.parametrize("dialect", FOREIGN)
+def test_load_generator_gives_the_images_of_the_foreign_network(tmp_path, dialect):
+    network = foreign(dialect)
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    model, params, description = load_generator(tmp_path / "w.pth")
+    check_same_images(model, params, network)
+    assert description["dialect"] == dialect
+    sizes = {key: description[key] for key in ("scale", "features", "blocks")}
+    assert sizes == {"scale": 4, "features": 8, "blocks": 2}
+    assert description.get("growth") == (None if dialect == "EDSR-PyTorch" else 4)
+    json.dumps(description)
+    assert dialect in describe(description)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_load_generator_tells_the_scale_of_edsr(tmp_path, scale):
+    network = EdsrPytorch(scale, 8, 3)
+    torch.save(network.state_dict(), tmp_path / "w.pt")
+    model, params, _ = load_generator(tmp_path / "w.pt")
+    assert model == EDSR(scale=scale, features=8, blocks=3, res_scale=1.0)
+    check_same_images(model, params, network)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_load_generator_tells_the_scale_of_rrdbnet(tmp_path, scale):
+    network = basicsr_rrdb(8, 2, 4, scale)
+    torch.save({"params_ema": network.state_dict()}, tmp_path / "w.pth")
+    model, params, description = load_generator(tmp_path / "w.pth")
+    assert model == RRDBNet(scale=scale, features=8, blocks=2, growth=4)
+    assert description["wrapper"] == "params_ema"
+    check_same_images(model, params, network)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("edsr_small_x2", {"res_scale": 0.1}),
+        ("edsr_small_x3", {}),
+        ("edsr_small_x4", {}),
+        ("rrdb_small_x4", {}),
+    ],
+)
+def test_load_generator_gives_the_images_of_basicsr(shared, name, options):
+    golden = np.load(shared / "golden" / f"{name}.npz")
+    model, params, _ = load_generator(shared / "golden" / f"{name}.pth", **options)
+    np.testing.assert_allclose(
+        model.apply({"params": params}, golden["low"]), golden["high"], rtol=0, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_load_generator_reads_other_precisions_formats_and_parallel_modules(tmp_path, dtype, zipped):
+    network = foreign("EDSR-PyTorch").to(dtype)
+    state = torch.nn.DataParallel(network).state_dict()
+    torch.save({"state_dict": state, "epoch": 9}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
+    model, params, _ = load_generator(tmp_path / "w.pth")
+    network = network.float()
+    network.sub_mean, network.add_mean = shift(-1), shift(1)  # ours stay exact
+    check_same_images(model, params, network)
+
+
+def test_load_generator_reads_safetensors_that_torch_wrote(tmp_path):
+    from safetensors.torch import save_file
+
+    network = foreign("ESRGAN (new)").to(torch.bfloat16)
+    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    model, params, _ = load_generator(tmp_path / "w.safetensors")
+    check_same_images(model, params, network.float())
+
+
+# --------------------------------------------------------------------------------------------- res_scale
+
+
+def test_load_generator_assumes_the_res_scale_of_the_published_networks(tmp_path, monkeypatch):
+    assert generators.EDSR_LARGE == {"blocks": 32, "features": 256}
+    torch.save(foreign("EDSR-PyTorch").state_dict(), tmp_path / "w.pth")
+    model, _, description = load_generator(tmp_path / "w.pth")
+    assert (model.res_scale, description["res_scale_from"]) == (1.0, "assumed from the size")
+    monkeypatch.setattr(generators, "EDSR_LARGE", {"blocks": 2, "features": 8})
+    assert load_generator(tmp_path / "w.pth")[0].res_scale == 0.1
+    model, _, description = load_generator(tmp_path / "w.pth", res_scale=0.3)
+    assert (model.res_scale, description["res_scale_from"]) == (0.3, "as given")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_save_generator_keeps_the_res_scale(tmp_path, suffix):
+    model = EDSR(scale=2, features=8, blocks=2, res_scale=0.1)
+    params = random_params(model)
+    save_generator(tmp_path / f"w{suffix}", model, params)
+    loaded, _, description = load_generator(tmp_path / f"w{suffix}")
+    assert loaded == model
+    assert description["res_scale_from"] == "from the file's notes"
+
+
+def test_load_generator_refuses_a_res_scale_for_rrdbnet(tmp_path):
+    torch.save(foreign("ESRGAN (new)").state_dict(), tmp_path / "w.pth")
+    with pytest.raises(UserError, match="res_scale: expected none for an RRDBNet"):
+        load_generator(tmp_path / "w.pth", res_scale=0.2)
+
+
+# -------------------------------------------------------------------------------------------- round trips
+
+MODELS = [
+    EDSR(scale=2, features=8, blocks=2),
+    EDSR(scale=3, features=6, blocks=1),
+    EDSR(scale=4, features=8, blocks=2, res_scale=0.1),
+    RRDBNet(scale=1, features=8, blocks=1, growth=4),
+    RRDBNet(scale=2, features=8, blocks=2, growth=4),
+    RRDBNet(scale=4, features=8, blocks=2, growth=6),
+]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=repr_short)
+def test_save_generator_and_torch_and_back_is_exact(tmp_path, model):
+    params = random_params(model)
+    save_generator(tmp_path / "jax.pth", model, params)
+    content = torch.load(tmp_path / "jax.pth", weights_only=True)
+    torch.save({"params": content["params"]}, tmp_path / "torch.pth")
+    loaded, restored, _ = load_generator(tmp_path / "torch.pth", **res_scale_of(model))
+    assert loaded == model
+    check_equal_trees(restored, params)
+    save_generator(tmp_path / "jax.safetensors", loaded, restored)
+    check_equal_trees(load_generator(tmp_path / "jax.safetensors")[1], params)
+
+
+def res_scale_of(model):
+    return {"res_scale": model.res_scale} if isinstance(model, EDSR) else {}
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+def test_save_generator_writes_what_a_torch_network_loads_strictly(tmp_path, scale):
+    model = RRDBNet(scale=scale, features=8, blocks=2, growth=4)
+    params = random_params(model)
+    save_generator(tmp_path / "w.pth", model, params)
+    network = basicsr_rrdb(8, 2, 4, scale)
+    network.load_state_dict(torch.load(tmp_path / "w.pth", weights_only=True)["params"], strict=True)
+    check_same_images(model, params, network.eval())
+
+
+@pytest.mark.parametrize("name", ["edsr_small_x2", "edsr_small_x3", "edsr_small_x4", "rrdb_small_x4"])
+def test_save_generator_writes_the_keys_and_numbers_of_basicsr(shared, tmp_path, name):
+    path = shared / "golden" / f"{name}.pth"
+    model, params, _ = load_generator(path)
+    save_generator(tmp_path / "w.pth", model, params)
+    written, expected = read_torch(tmp_path / "w.pth"), read_torch(path)
+    assert written.keys() == expected.keys()
+    for key, array in expected.items():
+        assert written[key].tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_save_generator_writes_equal_files_for_equal_parameters(tmp_path, suffix):
+    model = MODELS[0]
+    params = random_params(model)
+    for name in "ab":
+        save_generator(tmp_path / f"{name}{suffix}", model, params)
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def test_save_generator_describes_the_network_in_the_metadata(tmp_path):
+    from safetensors import safe_open
+
+    model = MODELS[5]
+    params = random_params(model)
+    save_generator(tmp_path / "w.safetensors", model, params)
+    with safe_open(tmp_path / "w.safetensors", "numpy") as file:
+        notes = json.loads(file.metadata()["decloss_jax"])
+    assert notes.pop("version")
+    assert notes == {
+        "format": "decloss_jax generator",
+        "model": "rrdb",
+        "scale": 4,
+        "features": 8,
+        "blocks": 2,
+        "growth": 6,
+    }
+
+
+def test_save_generator_refuses_other_endings_and_other_parameters(tmp_path):
+    model = MODELS[0]
+    params = random_params(model)
+    with pytest.raises(UserError, match=r"one of \.safetensors, \.pth, \.pt, got '\.onnx'"):
+        save_generator(tmp_path / "w.onnx", model, params)
+    with pytest.raises(UserError, match="body_2/conv1/bias with the shape None"):
+        save_generator(tmp_path / "w.pth", EDSR(scale=2, features=8, blocks=3), params)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("model", MODELS, ids=repr_short)
+def test_parameter_shapes_equal_those_of_the_whole_network(model):
+    tree = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    expected = {path: leaf.shape for path, leaf in flatten_dict(tree, sep="/").items()}
+    assert dialects.parameter_shapes(model) == expected
+    assert expected.keys() <= dialects.file_keys(dialects.WRITTEN[type(model)], model.blocks).keys()
+
+
+# -------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("dialect", FOREIGN)
+def test_load_generator_names_every_missing_and_misshapen_key(tmp_path, monkeypatch, dialect):
+    monkeypatch.setattr(dialects, "parameter_shapes", functools.cache(dialects.parameter_shapes))
+    state = foreign(dialect).state_dict()
+    for key in state:
+        if key.startswith(("sub_mean", "add_mean")):
+            continue
+        rest = {other: value for other, value in state.items() if other != key}
+        torch.save(rest, tmp_path / "w.pth")
+        with pytest.raises(UserError) as caught:
+            load_generator(tmp_path / "w.pth")
+        assert dialect in str(caught.value)
+        assert f"without {key!r}" in str(caught.value)
+        torch.save({**state, key: state[key][..., None]}, tmp_path / "w.pth")
+        with pytest.raises(UserError, match="has the shape"):
+            load_generator(tmp_path / "w.pth")
+
+
+def changed(dialect, **changes):
+    state = {
+        **foreign(dialect).state_dict(),
+        **{key.replace("__", "."): value for key, value in changes.items()},
+    }
+    return {key: value for key, value in state.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: changed("EDSR-PyTorch", extra=torch.ones(2)), "with unknown 'extra'"),
+        (
+            lambda: changed("EDSR-PyTorch", sub_mean__bias=torch.zeros(3)),
+            "sub_mean.bias is not that of DIV2K",
+        ),
+        (lambda: changed("EDSR-PyTorch", add_mean__weight=torch.eye(3)), "add_mean.weight is not that"),
+        (lambda: changed("EDSR-PyTorch", tail__1__bias=torch.tensor([0, 0, torch.nan])), "is not finite"),
+        (
+            lambda: changed("EDSR-PyTorch", tail__1__bias=torch.full((3,), 1e300, dtype=torch.float64)),
+            "is not finite",
+        ),
+        (lambda: changed("EDSR-PyTorch", tail__1__bias=torch.arange(3)), "holds int64"),
+        (
+            lambda: changed("ESRGAN (new)", RRDB_trunk__0__RDB1__conv1x1__weight=torch.ones(4, 8, 1, 1)),
+            r"got ESRGAN\+",
+        ),
+        (lambda: EdsrPytorch(8, 8, 2).state_dict(), "with unknown 'tail.0.4.weight', 'tail.0.4.bias'"),
+        (lambda: EsrganOld(8, 2, 4, stages=1).state_dict(), "without 'model.6.weight'"),
+        (lambda: EsrganOld(8, 2, 4, stages=3).state_dict(), "with unknown 'model.9.weight'"),
+        (lambda: MsrResNet(8, 2).state_dict(), "BasicSR EDSR without 'upsample.0.weight'"),
+        (lambda: torch.nn.Linear(2, 2).state_dict(), "not known here .its keys are 'weight', 'bias'"),
+        (
+            lambda: {**changed("ESRGAN (new)"), "conv_first.weight": torch.ones(8, 1, 3, 3)},
+            "of images with 1 channels",
+        ),
+        (lambda: {"body.999999999999.conv1.weight": torch.ones(1)}, "without 'conv_first.weight'"),
+        (
+            lambda: {"body.0.conv1.weight": torch.ones(1), "conv_first.weight": torch.ones(0, 3, 3, 3)},
+            "shape",
+        ),
+    ],
+)
+def test_load_generator_says_in_one_line_what_does_not_fit(tmp_path, make, message):
+    torch.save(make(), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=message) as caught:
+        load_generator(tmp_path / "w.pth")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def safetensors_file(header: bytes, content: bytes = b"") -> bytes:
+    return struct.pack("<Q", len(header)) + header + content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 8,
+        b"\x80\x02}q\x00.",
+        struct.pack("<Q", 2**21),
+        safetensors_file(b"{}"),
+        safetensors_file(b"hello"),
+        safetensors_file(b'{"a":' * 50_000),
+        safetensors_file(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,8]}}', bytes(4)),
+        safetensors_file(b'{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,4]}}', bytes(4)),
+        safetensors_file(
+            b'{"a":{"dtype":"F32","shape":[9999999999999999999],"data_offsets":[0,4]}}', bytes(4)
+        ),
+        safetensors_file(b'{"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}}', bytes(4)),
+        safetensors_file(
+            b'{"a":{"dtype":"F32","shape":[' + b"1," * 69 + b'1],"data_offsets":[0,4]}}', bytes(4)
+        ),
+    ],
+)
+def test_load_generator_refuses_damaged_safetensors(tmp_path, content):
+    (tmp_path / "w.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=r"w\.safetensors: expected weights"):
+        load_generator(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("notes", ["{", "[" * 100_000, "{}", '{"res_scale": "x"}', '{"res_scale": NaN}', "3"])
+def test_load_generator_refuses_damaged_notes(tmp_path, notes):
+    from safetensors.torch import save_file
+
+    save_file(
+        foreign("EDSR-PyTorch").state_dict(), tmp_path / "w.safetensors", metadata={"decloss_jax": notes}
+    )
+    with pytest.raises(UserError, match="notes"):
+        load_generator(tmp_path / "w.safetensors")
