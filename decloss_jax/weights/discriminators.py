@@ -1,8 +1,8 @@
 """BasicSR's VGG-style discriminator: the names and shapes of its state dict, and the way to Flax variables.
 
-Stage s (from 0) has the convolutions conv{s}_0 (3x3) and conv{s}_1 (4x4, stride 2), with features * 2^s channels
-but at most 8 * features; all but conv0_0 are without bias and followed by the batch norm bn{s}_{0,1}. Then come
-linear1 and linear2.
+Stage s (from 0) has the convolutions conv{s}_0 (3x3) and conv{s}_1 (4x4, stride 2), with features * 2^s
+channels but at most 8 * features; all but conv0_0 are without bias and followed by the batch norm bn{s}_{0,1}.
+Then come linear1 and linear2.
 """
 
 import math
@@ -85,7 +85,7 @@ def _kernel(layer: str, weight: np.ndarray, channels: int, side: int) -> np.ndar
 
 
 def state_dict_shapes(widths: list[int], side: int) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every tensor: `widths` are the stages' channels, `side` is that of the last map."""
+    """Returns the shape of every tensor: `widths` are the stages' channels, `side` that of the last map."""
     shapes: dict[str, tuple[int, ...]] = {}
     for s, (before, width) in enumerate(zip([3, *widths], widths, strict=False)):
         shapes[f"conv{s}_0.weight"] = (width, before, 3, 3)

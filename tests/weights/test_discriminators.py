@@ -70,12 +70,12 @@ def test_state_dict_shapes_count_the_published_parameters():
 @pytest.mark.parametrize("key", ["conv0_0.weight", "conv2_1.weight", "bn3_0.running_var", "linear2.bias"])
 def test_discriminator_variables_name_a_missing_tensor(tensors, key):
     del tensors[key]
-    with pytest.raises(Refusal, match="another network|instead of"):
+    with pytest.raises(Refusal, match=r"another network|instead of"):
         discriminator_variables(tensors)
 
 
 def test_discriminator_variables_refuse_unknown_and_misshapen_tensors(tensors):
-    with pytest.raises(Refusal, match="'extra' has the shape .2. instead of none"):
+    with pytest.raises(Refusal, match=r"'extra' has the shape .2. instead of none"):
         discriminator_variables({**tensors, "extra": np.ones(2)})
     with pytest.raises(Refusal, match=r"'bn1_0.bias' has the shape .3. instead of .16."):
         discriminator_variables({**tensors, "bn1_0.bias": np.ones(3)})
