@@ -7,6 +7,7 @@ layout with an HR image in it counts. LR files are called as the HR file is, or 
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from decloss_jax import checks
 from decloss_jax.data.images import IMAGE_SUFFIXES, list_images
@@ -92,13 +93,7 @@ def first_pairs(
     root: Path, layouts: tuple[Layout, ...], *, scale: int, split: str, field: str
 ) -> list[ImagePair]:
     """Returns the pairs of the first layout that has images of the split; [] where none has."""
-    checks.check(
-        root.is_dir(),
-        field,
-        expected="a folder of images",
-        got=f"no such folder {str(root)!r}",
-        remedy=f"correct {field}",
-    )
+    check_folder(root, field)
     for layout in layouts:
         hr_files = list_images(root / layout.hr)
         wanted = [file for file in hr_files if belongs_to(file, split)]
@@ -157,7 +152,19 @@ def match_files(
     return partners, problems
 
 
-def refuse_unpaired(folder: Path, problems: dict[Path, str]) -> None:
+def check_folder(root: Path, field: str) -> None:
+    """Raises `UserError` unless the folder exists."""
+    checks.check(
+        root.is_dir(),
+        field,
+        expected="a folder of images",
+        got=f"no such folder {str(root)!r}",
+        remedy=f"correct {field}",
+    )
+
+
+def refuse_unpaired(folder: Path, problems: dict[Path, str]) -> NoReturn:
+    """Raises `UserError` with the first of the problems."""
     named = [f"{file.name} {problem}" for file, problem in list(problems.items())[:LISTED_NAMES]]
     more = f" and {len(problems) - LISTED_NAMES} more" if len(problems) > LISTED_NAMES else ""
     checks.fail(
@@ -168,7 +175,8 @@ def refuse_unpaired(folder: Path, problems: dict[Path, str]) -> None:
     )
 
 
-def refuse_empty(root: Path, layouts: tuple[Layout, ...], field: str) -> None:
+def refuse_empty(root: Path, layouts: tuple[Layout, ...], field: str) -> NoReturn:
+    """Raises `UserError` with the folders that were looked into."""
     places = ", ".join(layout.hr if layout.hr != "." else "the folder itself" for layout in layouts)
     checks.fail(
         field,

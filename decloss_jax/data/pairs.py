@@ -63,6 +63,13 @@ class ImagePair:
             UserError: an image, by name, that cannot be read, or two sizes that do not fit each other.
         """
         hr = self.hr.load()
+        checks.check(
+            min(hr.shape[:2]) >= scale,
+            f"HR image of {self.name}",
+            expected=f"at least {scale} pixels on each side",
+            got=f"{hr.shape[1]} x {hr.shape[0]}",
+            remedy="take it out of the folder",
+        )
         low = make_low(hr, scale) if self.low is None else self.low.load()
         check_sizes(self.name, low.shape, hr.shape, scale)
         return low, mod_crop(hr, scale)

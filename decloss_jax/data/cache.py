@@ -1,0 +1,172 @@
+"""Decodes images once into memory-mapped files, so that a crop costs no decoding.
+
+The files of a pair are called by a digest of what they were made from: a pair that changes gets new files,
+and no name of the user's reaches the file system. A file appears whole or not at all, so that a process that
+is killed, or a second one at the same time, does no harm. The folder may be deleted at any time; files of
+images that have changed stay in it until then.
+"""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from decloss_jax import checks, console
+from decloss_jax.data.pairs import ImagePair
+from decloss_jax.files import write_atomically
+
+FORMAT = 1  # raise it when images are decoded, or LR images made, in another way
+PROGRESS_FROM = 50  # pairs to decode; fewer take seconds
+ABANDONED_SECONDS = 3600  # an unfinished file of that age was left by a process that was killed
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An image [H,W,3] uint8 in a file of the cache."""
+
+    file: Path
+    offset: int
+    shape: tuple[int, ...]
+
+    def map(self) -> np.ndarray:
+        """Maps the file, read only."""
+        return np.memmap(self.file, np.uint8, mode="r", offset=self.offset, shape=self.shape)
+
+
+@dataclass(frozen=True)
+class PairedImages:
+    """Decoded pairs on disk; HR images are cut to multiples of the scale.
+
+    Every access maps the file anew: thousands of images need no open files, and threads share nothing.
+
+    Attributes:
+        scale: s.
+        names: of the pairs, in the order of the source.
+        stored: (LR image, HR image) of each pair.
+    """
+
+    scale: int
+    names: tuple[str, ...]
+    stored: tuple[tuple[DecodedImage, DecodedImage], ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def low(self, index: int) -> np.ndarray:
+        """Maps the LR image of a pair, [H/s,W/s,3] uint8, read only."""
+        return self.stored[index][0].map()
+
+    def hr(self, index: int) -> np.ndarray:
+        """Maps the HR image of a pair, [H,W,3] uint8, read only."""
+        return self.stored[index][1].map()
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Returns (H, W) of the HR image of a pair."""
+        height, width, _ = self.stored[index][1].shape
+        return height, width
+
+
+def open_cache(pairs: Sequence[ImagePair], *, scale: int, cache_dir: str | Path) -> PairedImages:
+    """Opens the decoded images of `pairs`; first decodes those that are new or have changed, on all cores.
+
+    LR images that were not given are made from the whole HR images by MATLAB's bicubic.
+
+    Args:
+        pairs: from `sources.build_source`.
+        scale: s.
+        cache_dir: folder of the decoded images (about 3 bytes per HR pixel), made when missing; data sets,
+            scales and processes may share it.
+
+    Raises:
+        UserError: an image, by name, that cannot be read, an LR image whose size does not fit, or a folder
+            that cannot be written to.
+    """
+    folder = Path(cache_dir).expanduser().absolute()
+    files = [pair_files(folder, pair, scale) for pair in pairs]
+    missing = [i for i, pair in enumerate(files) if not all(map(is_whole, pair))]
+
+    def decode(index: int) -> None:
+        for file, image in zip(files[index], pairs[index].load(scale), strict=True):
+            write_array(file, image)
+
+    with refuse_unwritable(folder), show_progress(len(missing)) as advance:
+        remove_abandoned(folder)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(decode, missing):  # an error takes the pairs behind it off the list
+                advance()
+    return PairedImages(
+        scale=scale,
+        names=tuple(pair.name for pair in pairs),
+        stored=tuple((open_decoded(low_file), open_decoded(hr_file)) for low_file, hr_file in files),
+    )
+
+
+def pair_files(folder: Path, pair: ImagePair, scale: int) -> tuple[Path, Path]:
+    """Returns the (LR file, HR file) of a pair in the cache."""
+    made_from = (FORMAT, scale, pair.hr.identity(), pair.low and pair.low.identity())
+    digest = hashlib.sha256(repr(made_from).encode()).hexdigest()
+    return folder / f"{digest}.low.npy", folder / f"{digest}.hr.npy"
+
+
+def open_decoded(file: Path) -> DecodedImage:
+    """Opens an image of the cache; raises an error of any kind where there is none, or a damaged one."""
+    image = np.load(file, mmap_mode="r")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"{file} holds {image.dtype} {image.shape}")
+    return DecodedImage(file, image.offset, image.shape)
+
+
+def is_whole(file: Path) -> bool:
+    """Tells whether an image of the cache can be opened."""
+    try:
+        open_decoded(file)
+    except Exception:  # a damaged header fails in many ways
+        return False
+    return True
+
+
+def write_array(file: Path, array: np.ndarray) -> None:
+    """Writes an array as a .npy file, whole or not at all."""
+    content = BytesIO()
+    np.save(content, array)
+    write_atomically(file, content.getvalue())
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes files that a killed process left unfinished; younger ones may be another process's work."""
+    for file in folder.glob(".*.npy.*"):
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if time.time() - file.stat().st_mtime > ABANDONED_SECONDS:
+                file.unlink()
+
+
+@contextlib.contextmanager
+def refuse_unwritable(folder: Path) -> Iterator[None]:
+    """Makes the folder, and words a failure to write into it for the user."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        checks.fail(
+            "data.cache_dir",
+            expected="a folder with room for the decoded images",
+            got=f"{str(folder)!r} ({error.strerror})",
+            remedy="make room there, or set data.cache_dir to another folder",
+        )
+
+
+@contextlib.contextmanager
+def show_progress(total: int):
+    """Shows how far decoding has come where that takes longer; yields the function to call for each pair."""
+    if total < PROGRESS_FROM:
+        yield lambda: None
+        return
+    with console.progress("decoding images", total, unit="image") as advance:
+        yield advance

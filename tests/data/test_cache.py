@@ -1,0 +1,201 @@
+"""The cache of decoded images: right values, and right again after anything that happens to its files."""
+
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from decloss_jax.checks import UserError
+from decloss_jax.data.cache import ABANDONED_SECONDS, open_cache
+from decloss_jax.data.images import read_image
+from decloss_jax.data.pairs import ImageFile, ImagePair
+from decloss_jax.data.sources import build_source
+from decloss_jax.ops.resize import bicubic_downscale, mod_crop
+
+
+def build(root):
+    return build_source(
+        {"source": "folder", "root": str(root), "validation_root": ""}, scale=4, split="train"
+    )
+
+
+def photographs():
+    return build_source({"source": "photographs"}, scale=4, split="validation")
+
+
+def check(images, pairs, scale=4):
+    """Checks every pair against files that are decoded here."""
+    assert images.names == tuple(pair.name for pair in pairs)
+    assert len(images) == len(pairs)
+    for index, pair in enumerate(pairs):
+        hr = mod_crop(read_image(pair.hr.path), scale)
+        low = read_image(pair.low.path) if pair.low else bicubic_downscale(hr, scale)
+        np.testing.assert_array_equal(images.hr(index), hr)
+        np.testing.assert_array_equal(images.low(index), low)
+        assert images.size(index) == hr.shape[:2]
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_open_cache_makes_low_images(tmp_path, scale):
+    pairs = photographs()
+    images = open_cache(pairs, scale=scale, cache_dir=tmp_path / "a" / "cache")
+    check(images, pairs, scale)
+    assert isinstance(images.hr(0), np.memmap)
+    assert not images.hr(0).flags.writeable
+
+
+def test_open_cache_takes_given_low_images(shared, tmp_path):
+    pairs = build(shared / "data" / "Set5")
+    assert all(pair.low for pair in pairs)
+    check(open_cache(pairs, scale=4, cache_dir=tmp_path), pairs)
+
+
+def test_open_cache_decodes_once(tmp_path, monkeypatch):
+    pairs = photographs()
+    open_cache(pairs, scale=4, cache_dir=tmp_path)
+    monkeypatch.setattr(ImagePair, "load", lambda *_: pytest.fail("decoded again"))
+    check(open_cache(pairs, scale=4, cache_dir=tmp_path), pairs)
+    check(open_cache(pairs[1:], scale=4, cache_dir=tmp_path), pairs[1:])
+
+
+@pytest.mark.parametrize("part", ["HR", "LRx4"])
+def test_open_cache_notices_a_changed_file(tmp_path, write_images, part):
+    write_images("HR", ["a.bmp"], height=16, width=24)
+    write_images("LRx4", ["a.bmp"], height=4, width=6)
+    pairs = build(tmp_path)
+    open_cache(pairs, scale=4, cache_dir=tmp_path / "cache")
+
+    file = tmp_path / part / "a.bmp"
+    before = file.stat()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 255
+    file.write_bytes(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    check(open_cache(pairs, scale=4, cache_dir=tmp_path / "cache"), pairs)
+
+
+def spoil_by_cutting(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def spoil_by_emptying(file):
+    file.write_bytes(b"")
+
+
+def spoil_by_zeros(file):
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def spoil_header(file):
+    file.write_bytes(file.read_bytes().replace(b"'shape': (", b"'shape': )"))
+
+
+def spoil_by_another_array(file):
+    with file.open("wb") as stream:
+        np.save(stream, np.zeros((4, 4, 3), np.float32))
+
+
+def spoil_by_deleting(file):
+    file.unlink()
+
+
+SPOILERS = [
+    spoil_by_cutting,
+    spoil_by_emptying,
+    spoil_by_zeros,
+    spoil_header,
+    spoil_by_another_array,
+    spoil_by_deleting,
+]
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
+@pytest.mark.parametrize("part", ["low", "hr"])
+def test_open_cache_mends_damaged_files(tmp_path, spoil, part):
+    pairs = photographs()[:1]
+    open_cache(pairs, scale=4, cache_dir=tmp_path)
+    (file,) = tmp_path.glob(f"*.{part}.npy")
+    spoil(file)
+    check(open_cache(pairs, scale=4, cache_dir=tmp_path), pairs)
+
+
+def test_open_cache_removes_what_a_killed_process_left(tmp_path):
+    pairs = photographs()[:1]
+    open_cache(pairs, scale=4, cache_dir=tmp_path)
+    (file,) = tmp_path.glob("*.hr.npy")
+    old, young = tmp_path / f".{file.name}.old", tmp_path / f".{file.name}.young"
+    for left in (old, young):
+        left.write_bytes(file.read_bytes()[:100])
+    past = file.stat().st_mtime - 2 * ABANDONED_SECONDS
+    os.utime(old, (past, past))
+    check(open_cache(pairs, scale=4, cache_dir=tmp_path), pairs)
+    assert not old.exists()
+    assert young.exists()
+
+
+def open_and_sum(folder):
+    images = open_cache(photographs(), scale=4, cache_dir=folder)
+    return [int(images.hr(i).sum()) + int(images.low(i).sum()) for i in range(len(images))]
+
+
+def test_open_cache_serves_processes_at_the_same_time(tmp_path):
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        sums = pool.map(open_and_sum, [tmp_path] * 3, chunksize=1)
+    assert sums[0] == sums[1] == sums[2] == open_and_sum(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_open_cache_keeps_hostile_names_out_of_the_file_system(tmp_path, write_images):
+    write_images("HR", ["a.png"])
+    pairs = [
+        ImagePair(name, ImageFile(tmp_path / "HR" / "a.png"))
+        for name in ("../../escape", "/absolute", "a\0b", "x" * 500)
+    ]
+    images = open_cache(pairs, scale=4, cache_dir=tmp_path / "inner" / "cache")
+    assert images.names[0] == "../../escape"
+    np.testing.assert_array_equal(images.hr(3), images.hr(0))
+    assert {path.name for path in tmp_path.iterdir()} == {"HR", "inner"}
+
+
+def test_open_cache_takes_any_file_name(tmp_path):
+    names = ["новая 写真.png", "a'b\"c.png", "line\nbreak.png", os.fsdecode(b"latin-\xe9.png")]
+    (tmp_path / "HR").mkdir()
+    for name in names:
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "HR" / name)
+    images = open_cache(build(tmp_path), scale=4, cache_dir=tmp_path / "cache")
+    assert len(images) == 4
+
+
+def test_open_cache_names_an_unreadable_image(tmp_path, write_images):
+    folder = write_images("HR", ["a.png", "b.png", "c.png"])
+    (folder / "b.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"b\.png: expected a readable image"):
+        open_cache(build(tmp_path), scale=4, cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("size", [(7, 12), (8, 13), (9, 13)])  # the HR image has 35 x 50
+def test_open_cache_names_a_low_image_of_the_wrong_size(tmp_path, write_images, size):
+    write_images("HR", ["a.png"], height=35, width=50)
+    write_images("LRx4", ["a.png"], height=size[0], width=size[1])
+    for _ in range(2):  # the second time as well
+        with pytest.raises(UserError, match=r"LR image of a: expected 12 x 8 pixels"):
+            open_cache(build(tmp_path), scale=4, cache_dir=tmp_path / "cache")
+
+
+def test_open_cache_names_an_image_smaller_than_the_scale(tmp_path, write_images):
+    write_images("HR", ["a.png"], height=3, width=50)
+    with pytest.raises(UserError, match=r"HR image of a: expected at least 4 pixels .*got 50 x 3"):
+        open_cache(build(tmp_path), scale=4, cache_dir=tmp_path / "cache")
+
+
+def test_open_cache_names_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"data.cache_dir: expected a folder.*Not a directory"):
+        open_cache(photographs(), scale=4, cache_dir=tmp_path / "file" / "cache")
+
+
+def test_open_cache_of_nothing_is_empty(tmp_path):
+    assert len(open_cache([], scale=4, cache_dir=tmp_path / "cache")) == 0
