@@ -1,0 +1,154 @@
+"""Batches of training crops: a function of (seed, step), whatever threads, processes and devices there are.
+
+Example k of a run lies in step k // batch_size. Which image it shows, and which crop and symmetry of it,
+depends on (seed, k) alone: each epoch has its own order of the images, and each example its own random
+generator. So a run that goes on from step t needs no state but t, and a process finds its share by counting.
+"""
+
+import functools
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from decloss_jax import checks
+from decloss_jax.data.augment import random_crop, random_symmetry
+from decloss_jax.data.cache import PairedImages
+
+if TYPE_CHECKING:
+    import grain
+
+Batch = dict[str, np.ndarray]
+
+
+def batches(
+    images: PairedImages,
+    *,
+    scale: int,
+    crop_size: int,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    threads: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Yields the batches of steps start_step, start_step + 1, ... without end, read ahead by threads.
+
+    Args:
+        images: from `cache.open_cache`.
+        scale: s.
+        crop_size: H = W, in HR pixels.
+        batch_size: of all processes together.
+        seed: 0 to 2^32 - 1.
+        start_step: number of batches that a run before has had.
+        threads: that read ahead, one batch each; 0 reads when asked.
+        process_index, process_count: which of the equal, contiguous shares of each batch this process gets.
+
+    Returns:
+        An iterator of {"low": [N,H/s,W/s,3], "hr": [N,H,W,3]}, uint8, N = batch_size / process_count. Closing
+        it, or letting it go, ends its threads.
+
+    Raises:
+        UserError: at once, for a crop that does not fit an image (by name), sizes that do not divide each
+            other, or no images.
+    """
+    steps = batch_source(
+        images,
+        scale=scale,
+        crop_size=crop_size,
+        batch_size=batch_size,
+        seed=seed,
+        process_index=process_index,
+        process_count=process_count,
+    )
+    checks.check(threads >= 0, "data.threads", expected="0 or more", got=threads, remedy="raise data.threads")
+    return read_ahead(steps, start_step, threads)
+
+
+def batch_source(
+    images: PairedImages,
+    *,
+    scale: int,
+    crop_size: int,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> "grain.MapDataset[Batch]":
+    """Makes the sequence whose element t is the batch of step t; see `batches`."""
+    import grain
+
+    check_crops(images, scale, crop_size)
+    checks.check_positive("batch_size", batch_size)
+    checks.check_divisible("batch_size", batch_size, "number of processes", process_count)
+    checks.check(
+        0 <= seed < 2**32, "seed", expected="0 to 4294967295", got=seed, remedy="choose another seed"
+    )
+    share = batch_size // process_count
+
+    def read_example(number: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        epoch, place = divmod(number, len(images))
+        index = image_order(seed, epoch, len(images))[place]
+        low, hr = images.low(index), images.hr(index)
+        return random_symmetry(rng, *random_crop(rng, low, hr, scale=scale, crop_size=crop_size))
+
+    examples = grain.MapDataset.range(sys.maxsize).seed(seed).random_map(read_example)
+
+    def read_batch(step: int) -> Batch:
+        first = step * batch_size + process_index * share
+        low, hr = zip(*(examples[first + i] for i in range(share)), strict=True)
+        return {"low": np.stack(low), "hr": np.stack(hr)}
+
+    return grain.MapDataset.range(sys.maxsize).map(read_batch)
+
+
+@functools.lru_cache(maxsize=16)  # threads that read ahead may be in different epochs
+def image_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Returns the order of the images in an epoch, a permutation of 0..count-1.
+
+    Grain's own shuffle takes milliseconds for each example of a set as small as the packaged photographs.
+    """
+    return np.random.default_rng((seed, epoch)).permutation(count)
+
+
+def read_ahead(steps: "grain.MapDataset[Batch]", start_step: int, threads: int) -> Iterator[Batch]:
+    """Yields the elements from `start_step` on; its threads live no longer than it does."""
+    import grain
+
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
+    iterator = iter(steps[start_step:].to_iter_dataset(options))
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
+
+
+def check_crops(images: PairedImages, scale: int, crop_size: int) -> None:
+    """Raises `UserError` unless a crop fits into every image."""
+    checks.check_positive("data.crop_size", crop_size)
+    checks.check_divisible("data.crop_size", crop_size, "model.scale", scale)
+    checks.check(
+        len(images) > 0,
+        "training images",
+        expected="at least one",
+        got="none",
+        remedy="correct data.source or data.root",
+    )
+    checks.check(
+        scale == images.scale,
+        "model.scale",
+        expected=f"the scale of the LR images ({images.scale})",
+        got=scale,
+        remedy="open the images with the same scale",
+    )
+    for index, name in enumerate(images.names):
+        height, width = images.size(index)
+        checks.check(
+            min(height, width) >= crop_size,
+            f"image {name}",
+            expected=f"at least {crop_size} pixels (data.crop_size) on each side",
+            got=f"{width} x {height}",
+            remedy="lower data.crop_size, or take the image out",
+        )
