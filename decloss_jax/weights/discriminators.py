@@ -1,7 +1,7 @@
 """BasicSR's VGG-style discriminator: the names and shapes of its state dict, and the way to Flax variables.
 
 Stage s (from 0) has the convolutions conv{s}_0 (3x3) and conv{s}_1 (4x4, stride 2), with features * 2^s
-channels but at most 8 * features; all but conv0_0 are without bias and followed by the batch norm bn{s}_{0,1}.
+channels but at most 8 * features. All but conv0_0 have no bias and are followed by a batch norm, bn{s}_{0,1}.
 Then come linear1 and linear2.
 """
 
