@@ -125,7 +125,10 @@ class StageCheckpoints:
         )
         return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
 
-    def close(self) -> None:
+    def __enter__(self) -> "StageCheckpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._manager.close()
 
 

@@ -16,8 +16,6 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     """Runs a script's `main` under absl; a user's mistake ends it with one sentence and status 2."""
 
     def guarded(arguments: list[str]) -> int | None:
-        if flags.FLAGS["verbosity"].using_default_value:
-            logging.set_verbosity(logging.ERROR)  # Orbax reports every file; --verbosity=0 shows that
         try:
             return main(arguments)
         except checks.UserError as error:
@@ -46,6 +44,8 @@ def parse_flags(arguments: list[str]) -> list[str]:
             got=" ".join(rest[1:]),
             remedy="write options as --name=value",
         )
+        if flags.FLAGS["verbosity"].using_default_value:
+            flags.FLAGS.verbosity = logging.ERROR  # Orbax reports every file; --verbosity=0 shows that
         return rest
     except (flags.Error, checks.UserError) as error:
         sys.exit(complain(error))
@@ -59,7 +59,7 @@ def check_config_arguments(arguments: list[str]) -> None:
     names = [argument.partition("=")[0].lstrip("-") for argument in arguments[1:]]
     if "config" not in names:
         return
-    position = 1 + names.index("config")
+    position = len(names) - names[::-1].index("config")  # of the last one, which is the one that counts
     path = Path(arguments[position].partition("=")[2] or "".join(arguments[position + 1 : position + 2]))
     checks.check(
         path.is_file(),

@@ -24,10 +24,9 @@ def a_state(mesh, step=0):
 
 def save_steps(workdir, scores, stage="pretrain"):
     mesh = parallel.data_mesh()
-    saved = StageCheckpoints(workdir, stage, config=CONFIG)
-    for step, score in scores.items():
-        saved.save(step, a_state(mesh, step), None if score is None else {"psnr_y": score})
-    saved.close()
+    with StageCheckpoints(workdir, stage, config=CONFIG) as saved:
+        for step, score in scores.items():
+            saved.save(step, a_state(mesh, step), None if score is None else {"psnr_y": score})
 
 
 def steps_of(workdir, stage="pretrain"):
@@ -51,14 +50,13 @@ def test_stage_checkpoints_keep_the_latest_and_the_best(tmp_path, scores, kept):
 def test_restore_is_exact_on_any_number_of_devices(tmp_path, devices):
     save_steps(tmp_path, {7: None})
     mesh = parallel.data_mesh(jax.devices()[:devices])
-    saved = StageCheckpoints(tmp_path, "pretrain", config=CONFIG)
-    restored = saved.restore(7, abstract_state(MODEL, OPTIMIZER), parallel.replicated(mesh))
+    with StageCheckpoints(tmp_path, "pretrain", config=CONFIG) as saved:
+        restored = saved.restore(7, abstract_state(MODEL, OPTIMIZER), parallel.replicated(mesh))
     for ours, expected in zip(
         jax.tree.leaves(restored), jax.tree.leaves(a_state(parallel.data_mesh(), 7)), strict=True
     ):
         np.testing.assert_array_equal(ours, expected)
         assert ours.sharding.is_equivalent_to(parallel.replicated(mesh), ours.ndim)
-    saved.close()
 
 
 def largest_file(directory):
@@ -92,13 +90,12 @@ def test_damaged_steps_are_noticed_and_the_one_before_is_used(tmp_path, damage, 
         params["conv_last"]["bias"], a_state(parallel.data_mesh(), 1).params["conv_last"]["bias"]
     )
 
-    saved = StageCheckpoints(tmp_path, "pretrain", config=CONFIG)
-    assert saved.latest_step() == 1
-    assert report in capsys.readouterr().err
-    assert (tmp_path / "checkpoints" / "set_aside" / "pretrain-2").is_dir()
-    saved.save(2, a_state(parallel.data_mesh(), 2), None)  # the way is free again
-    assert saved.latest_step() == 2
-    saved.close()
+    with StageCheckpoints(tmp_path, "pretrain", config=CONFIG) as saved:
+        assert saved.latest_step() == 1
+        assert report in capsys.readouterr().err
+        assert (tmp_path / "checkpoints" / "set_aside" / "pretrain-2").is_dir()
+        saved.save(2, a_state(parallel.data_mesh(), 2), None)  # the way is free again
+        assert saved.latest_step() == 2
 
 
 def test_load_generator_reads_the_last_stage_or_the_one_asked_for(tmp_path):

@@ -46,13 +46,11 @@ def finished(tmp_path_factory) -> Path:
 
 def final_state(workdir: Path):
     """Parameters, moments and step of the last checkpoint, through Orbax."""
-    saved = checkpoint.StageCheckpoints(workdir, "finetune", config={})
     optimizer = build_optimizer({"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8})
     abstract = abstract_state(EDSR(features=4, blocks=1), optimizer)
     mesh = parallel.data_mesh(jax.devices()[:1])
-    state = saved.restore(saved.latest_step(), abstract, parallel.replicated(mesh))
-    saved.close()
-    return state
+    with checkpoint.StageCheckpoints(workdir, "finetune", config={}) as saved:
+        return saved.restore(saved.latest_step(), abstract, parallel.replicated(mesh))
 
 
 def records_without_speed(workdir: Path) -> list[dict]:
@@ -155,7 +153,7 @@ def test_train_stops_at_a_loss_that_is_not_finite(tmp_path):
         (["--config.decloss.patch_size=5"], ["data.crop_size", "decloss.patch_size (5)", "got 32"]),
         (["--config.decloss.patchsize=4"], ["decloss.patchsize", "nearest: decloss.patch_size"]),
         (["--config.model.name=edrs"], ["model.name", "nearest: edsr"]),
-        (["--config.data.crop_size=400"], ["rocket", "400"]),
+        (["--config.data.crop_size=400"], ["coins", "at least 400 pixels"]),
         (["--config.data.source=folder", "--config.data.root=nowhere"], ["nowhere"]),
         (["--config.finetune.weights.gan=1.0"], ["finetune.weights", "gan"]),
         (["--config.pretrain.steps=0", "--config.finetune.steps=0"], ["a step to do"]),

@@ -1,5 +1,6 @@
 """The training run: stage 1, then stage 2, going on from wherever the workdir stands."""
 
+import contextlib
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -89,9 +90,11 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
         validation=open_images(config, "validation"),
     )
     check_crops(this.images, config.model.scale, config.data.crop_size)
-    with claim(workdir, config) as stop:
+    with claim(workdir, config) as stop, contextlib.ExitStack() as resources:
         saved = {
-            stage.name: checkpoint.StageCheckpoints(workdir, stage.name, config=config.to_dict())
+            stage.name: resources.enter_context(
+                checkpoint.StageCheckpoints(workdir, stage.name, config=config.to_dict())
+            )
             for stage in stages
         }
         begun = [stage for stage in stages if saved[stage.name].latest_step() is not None]

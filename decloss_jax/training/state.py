@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from decloss_jax import checkpoint, checks, console, parallel
+from decloss_jax.weights import load_generator
 
 
 @flax.struct.dataclass
@@ -54,8 +55,6 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
         stage = "pretrain" if "pretrain" in checkpoint.trained_stages(Path(source)) else None
         _, params, description = checkpoint.load_generator(source, stage=stage)
     else:
-        from decloss_jax.weights import load_generator
-
         _, params, description = load_generator(source)
     check_params(source, params, jax.eval_shape(draw))
     console.say(f"starting from {source}: {description}")
