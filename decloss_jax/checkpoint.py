@@ -83,12 +83,12 @@ class StageCheckpoints:
                 checkpoint_managers.BestN(get_metric_fn=metric, n=1, keep_checkpoints_without_metrics=False),
             ]
         )
-        return ocp.CheckpointManagerOptions(
-            preservation_policy=policy, best_fn=metric, best_mode="max", cleanup_tmp_directories=True
-        )
+        return ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=metric, best_mode="max")
 
     def _set_aside_damaged(self) -> None:
-        """Moves steps that cannot be trusted out of Orbax's sight, and says so."""
+        """Moves steps that cannot be trusted out of Orbax's sight, and says so; removes torn saves."""
+        for torn in self.directory.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(torn)
         for step in step_directories(self.directory):
             damage = find_damage(step)
             if damage is not None:
