@@ -1,0 +1,153 @@
+"""The command line: python -m decloss_jax COMMAND ...
+
+A user's mistake is answered with one sentence and exit status 2. Imports stand inside the commands, so that
+--help and a mistyped option are answered at once.
+"""
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import decloss_jax
+from decloss_jax import checks
+
+EXAMPLES = """\
+examples:
+  python -m decloss_jax upscale photo.jpg photo_x4.png --weights edsr_x4.safetensors
+  python -m decloss_jax upscale pictures/ larger/ --weights runs/quickstart
+  python -m decloss_jax convert RRDB_ESRGAN_x4.pth rrdb.safetensors
+  python -m decloss_jax check-data data/DIV2K data/Set5
+  python -m decloss_jax compare-torch
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 1 when it found something wrong, 2 for a user's mistake."""
+    options = make_parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except checks.UserError as error:
+        print(f"decloss_jax {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describes the commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m decloss_jax",
+        description="Tools for super-resolution networks; train.py and evaluate.py train and measure them.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"decloss_jax {decloss_jax.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("upscale", help="upscale pictures with a network")
+    command.add_argument("input", type=Path, help="a picture, or a folder of pictures")
+    command.add_argument("output", type=Path, help="the picture or the folder to write")
+    command.add_argument("--weights", type=Path, required=True, help=WEIGHTS_HELP)
+    command.add_argument("--res-scale", type=float, help=RES_SCALE_HELP)
+    command.add_argument("--self-ensemble", action="store_true", help="average over eight flips and turns")
+    command.add_argument("--tile", type=int, help="largest side that the network sees at once, in LR pixels")
+    command.add_argument("--overwrite", action="store_true", help="replace existing files")
+    command.set_defaults(run=upscale)
+
+    command = commands.add_parser("convert", help="convert weights between PyTorch and safetensors")
+    command.add_argument("input", type=Path, help=WEIGHTS_HELP)
+    command.add_argument(
+        "output", type=Path, help="file to write: .safetensors, .pth or .pt (BasicSR's names)"
+    )
+    command.add_argument("--res-scale", type=float, help=RES_SCALE_HELP)
+    command.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    command.set_defaults(run=convert)
+
+    command = commands.add_parser("check-data", help="list unpaired, unreadable and wrong-size images")
+    command.add_argument("roots", type=Path, nargs="+", metavar="ROOT", help="folder of a data set")
+    command.set_defaults(run=check_data)
+    return parser
+
+
+WEIGHTS_HELP = "a .pth, .pt or .safetensors file of EDSR or RRDBNet, or the workdir of a run"
+RES_SCALE_HELP = "EDSR's residual scale, where the file does not say it (default: 0.1 for 32 x 256, else 1)"
+
+
+def upscale(options: argparse.Namespace) -> int:
+    """Upscales a picture or a folder of pictures."""
+    import jax
+
+    from decloss_jax import inference
+    from decloss_jax.upscaling import upscale_files
+
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path.home() / ".cache" / "decloss_jax" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    model, params, line = load_network(options.weights, options.res_scale)
+    print(line, file=sys.stderr)
+    network = functools.partial(
+        inference.upscale,
+        model,
+        params,
+        tile=options.tile or inference.DEFAULT_TILE,
+        self_ensemble=options.self_ensemble,
+    )
+    problems = upscale_files(network, options.input, options.output, overwrite=options.overwrite)
+    for problem in problems:
+        print(f"decloss_jax upscale: {problem}", file=sys.stderr)
+    return 2 if problems else 0
+
+
+def convert(options: argparse.Namespace) -> int:
+    """Writes the weights of one file to another, under BasicSR's names."""
+    from decloss_jax.weights import save_generator
+
+    checks.check(
+        options.overwrite or not options.output.exists(),
+        str(options.output),
+        expected="a new file",
+        got="an existing one",
+        remedy="choose another name or give --overwrite",
+    )
+    model, params, line = load_network(options.input, options.res_scale)
+    save_generator(options.output, model, params)
+    print(f"{line} -> {options.output}")
+    return 0
+
+
+def check_data(options: argparse.Namespace) -> int:
+    """Prints what is wrong with data sets, one line for each file."""
+    from decloss_jax.data.check import check_data
+
+    findings = check_data(options.roots)
+    for finding in findings:
+        print(finding)
+    print(f"{len(findings) or 'no'} problem{'s' if len(findings) != 1 else ''} found", file=sys.stderr)
+    return 1 if findings else 0
+
+
+def load_network(path: Path, res_scale: float | None) -> tuple[Any, Any, str]:
+    """Loads a weights file or a run's newest checkpoint; returns model, parameters and a line on them."""
+    if path.is_dir():
+        from decloss_jax import checkpoint
+        from decloss_jax.models import build_model
+
+        checks.check(
+            res_scale is None,
+            "--res-scale",
+            expected="none for a run, whose config has it",
+            got=res_scale,
+            remedy="leave it out",
+        )
+        config, params, description = checkpoint.load_generator(path)
+        return (
+            build_model(config["model"]),
+            params,
+            f"{path}: {description['stage']}, step {description['step']}",
+        )
+
+    from decloss_jax.weights import describe, load_generator
+
+    model, params, description = load_generator(path, res_scale=res_scale)
+    return model, params, describe(description)
