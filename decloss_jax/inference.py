@@ -197,7 +197,7 @@ def apply_inside(model: nn.Module, params: Any, low: Array, valid: Array) -> Arr
         if not (isinstance(context.module, nn.Conv) and context.method_name == "__call__"):
             return convolve(*args, **kwargs)
         (x,) = args
-        inside = valid_mask(x.shape[1:3], valid * x.shape[1] // height)
+        inside = valid_mask((x.shape[1], x.shape[2]), valid * x.shape[1] // height)
         return convolve(jnp.where(inside, x, 0), **kwargs)
 
     with nn.intercept_methods(zero_outside):
