@@ -1,0 +1,76 @@
+"""The metrics, and the table that evaluation goes by."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from decloss_jax.metrics.fidelity import psnr, ssim
+from decloss_jax.metrics.icoo import icoo
+from decloss_jax.metrics.lpips import lpips, lpips_each
+
+__all__ = ["METRICS", "METRIC_GROUPS", "Metric", "icoo", "lpips", "lpips_each", "psnr", "ssim"]
+
+Images = Sequence[np.ndarray]  # uint8 [H,W,3], of any sizes
+
+ICOO_SEED = 0  # one seed for every method, so that all are measured on the same mini-patches
+
+
+class Metric(NamedTuple):
+    """One column of a table.
+
+    Attributes:
+        function: (sr_images, hr_images, *, crop_border) -> one value for each image, or one for the set. Only
+            PSNR and SSIM cut the border.
+        unit: "dB", or empty.
+        better: which way is better.
+        of: what has a value of its own: each "image" (the set's value is their mean), or the "set".
+    """
+
+    function: Callable[..., Iterable[float]]
+    unit: str
+    better: Literal["higher", "lower"]
+    of: Literal["image", "set"] = "image"
+
+
+def each(function: Callable[..., float], channel: str) -> Callable[..., Iterator[float]]:
+    """Makes a metric of many images from one of a pair, for one channel."""
+
+    def measure(sr_images: Images, hr_images: Images, *, crop_border: int) -> Iterator[float]:
+        for sr, hr in zip(sr_images, hr_images, strict=True):
+            yield function(sr, hr, crop_border=crop_border, channel=channel)
+
+    return measure
+
+
+def each_lpips(net: str, scaling: str) -> Callable[..., Iterator[float]]:
+    """Makes a metric of many images from LPIPS with one network and scaling."""
+
+    def measure(sr_images: Images, hr_images: Images, *, crop_border: int) -> Iterator[float]:
+        return lpips_each(sr_images, hr_images, net=net, scaling=scaling)
+
+    return measure
+
+
+def icoo_of_set(sr_images: Images, hr_images: Images, *, crop_border: int) -> Iterator[float]:
+    """Computes ICOO with the pool "dataset" and the seed that all evaluations share."""
+    yield icoo(sr_images, hr_images, seed=ICOO_SEED)
+
+
+METRICS = {
+    "psnr_rgb": Metric(each(psnr, "rgb"), "dB", "higher"),
+    "psnr_y": Metric(each(psnr, "y"), "dB", "higher"),
+    "ssim_rgb": Metric(each(ssim, "rgb"), "", "higher"),
+    "ssim_y": Metric(each(ssim, "y"), "", "higher"),
+    "lpips_alex": Metric(each_lpips("alex", "official"), "", "lower"),
+    "lpips_vgg": Metric(each_lpips("vgg", "official"), "", "lower"),
+    "lpips_vgg_unscaled": Metric(each_lpips("vgg", "unscaled_255"), "", "lower"),
+    "icoo": Metric(icoo_of_set, "dB", "lower", of="set"),
+}
+
+# What --metrics takes: a group stands for its columns.
+METRIC_GROUPS = {
+    "psnr": ("psnr_rgb", "psnr_y"),
+    "ssim": ("ssim_rgb", "ssim_y"),
+    **{name: (name,) for name in METRICS},
+}
