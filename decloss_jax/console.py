@@ -52,13 +52,14 @@ def _bar(title: str, total: int, done: int, unit: str) -> Iterator[Callable[...,
     )
     with rich_progress.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, completed=done, rate="", note="")
-        start, count = time.monotonic(), 0
+        start, count, latest_note = time.monotonic(), 0, ""
 
         def advance(note: str = "") -> None:
-            nonlocal count
+            nonlocal count, latest_note
             count += 1
+            latest_note = note or latest_note
             rate = f"{count / (time.monotonic() - start):.2f} {unit}/s"
-            bar.update(task, advance=1, rate=rate, **({"note": note} if note else {}))
+            bar.update(task, advance=1, rate=rate, note=latest_note)
 
         yield advance
 
