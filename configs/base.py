@@ -72,6 +72,13 @@ def get_config() -> ConfigDict:
     config.decloss.tile_size = config_dict.placeholder(int)  # rows per tile; chosen from P when not set
     config.decloss.precision = "highest"  # of the products on accelerators: highest, high, default
 
+    config.perceptual = ConfigDict()
+    config.perceptual.network = "vgg19"  # Eq. 25; or "vgg16", "alexnet", which come with a dependency
+    config.perceptual.weights_file = ""  # torchvision's vgg19-dcbb9e9d.pth; "": $DECLOSS_VGG19, or fetched
+    config.perceptual.taps = ()  # names of layers; (): the last convolution before its activation (ESRGAN)
+    config.perceptual.tap_weights = ()  # one factor per tap; (): 1 each
+    config.perceptual.criterion = "l1"  # ESRGAN's, which the weights follow, or "l2" (Eq. 25)
+
     config.adam_b1 = 0.9  # Sec. 5.1
     config.adam_b2 = 0.999  # Sec. 5.1
     config.adam_eps = 1e-8  # torch's default

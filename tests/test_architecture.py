@@ -102,7 +102,7 @@ def test_every_table_entry_is_tested():
     from decloss_jax.models import MODELS
     from decloss_jax.training.terms import TERMS
 
-    tests = "".join(path.read_text() for path in (REPOSITORY / "tests").glob("test_*.py"))
+    tests = "".join(path.read_text() for path in (REPOSITORY / "tests").rglob("test_*.py"))
     for table in (SOURCES, METRICS, MODELS, TERMS):
         for name in table:
             assert name in tests, name

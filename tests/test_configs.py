@@ -26,6 +26,7 @@ def test_config_builds(path):
     assert isinstance(config, ConfigDict)
     assert flatten(config.to_dict()).keys() == flatten(base.get_config().to_dict()).keys()
     build_model(config.model)
+    config.perceptual.network = "vgg16"  # the file of VGG-19 is the user's
     assert loop.plan_stages(config, parallel.data_mesh())
 
 

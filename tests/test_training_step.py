@@ -9,10 +9,12 @@ from configs import base
 from decloss_jax import checks, parallel
 from decloss_jax.losses.decloss import decloss
 from decloss_jax.models import build_model
+from decloss_jax.models.features import extract_features, normalize_imagenet
 from decloss_jax.training.optim import build_optimizer, build_schedule
 from decloss_jax.training.state import draw_params, start_stage
 from decloss_jax.training.step import make_train_step
 from decloss_jax.training.terms import build_terms
+from decloss_jax.weights.trunks import load_trunk
 
 STEPS = 20
 
@@ -130,8 +132,33 @@ def test_scope_device_averages_the_losses_of_the_shards():
         decloss(sr[part], batch["hr"][part], patch_size=8, mu=8.0, **options)
         for part in (slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8))
     ]
-    value, _ = jax.jit(term)(sr, batch["hr"])
+    value, _ = jax.jit(term.value)((), sr, batch["hr"])
     assert float(value) == pytest.approx(float(np.mean(alone)), rel=1e-6)
+
+
+def test_perceptual_term_is_the_distance_of_features():
+    """Against the features computed on their own; the trunk is frozen data of the step."""
+    config = small_config()
+    config.perceptual.network = "alexnet"
+    config.perceptual.taps, config.perceptual.tap_weights = ("relu1", "conv2"), (0.5, 2.0)
+    config.finetune.weights = base.loss_weights(perceptual=1.0)
+    term = build_terms(config, "finetune", parallel.data_mesh(jax.devices()[:1]))["perceptual"]
+    batch = {key: value.astype(np.float32) / 255 for key, value in crops(0).items()}
+    sr = batch["low"].repeat(4, 1).repeat(4, 2)
+    images = (normalize_imagenet(image) for image in (sr, batch["hr"]))
+    ours, theirs = (
+        extract_features("alexnet", load_trunk("alexnet"), image, taps=("relu1", "conv2")) for image in images
+    )
+    expected = (
+        0.5 * np.abs(ours["relu1"] - theirs["relu1"]).mean()
+        + 2 * np.abs(ours["conv2"] - theirs["conv2"]).mean()
+    )
+    value, _ = term.value(term.frozen, sr, batch["hr"])
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
+
+    config.perceptual.tap_weights = (1.0,)
+    with pytest.raises(checks.UserError, match="one factor for each of the 2 taps, got 1"):
+        build_terms(config, "finetune", parallel.data_mesh())
 
 
 def test_make_train_step_flags_what_is_not_finite():

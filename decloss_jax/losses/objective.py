@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 
 from jax import Array
 
-# A term maps (sr, hr) to its raw value and to further scalars that are worth a journal entry.
-Term = Callable[[Array, Array], tuple[Array, dict[str, Array]]]
+# Maps (sr, hr) to a raw value and to further scalars that are worth a journal entry.
+TermFunction = Callable[[Array, Array], tuple[Array, dict[str, Array]]]
 
 
 def objective(
-    sr: Array, hr: Array, *, terms: Mapping[str, Term], weights: Mapping[str, float]
+    sr: Array, hr: Array, *, terms: Mapping[str, TermFunction], weights: Mapping[str, float]
 ) -> tuple[Array, dict[str, Array]]:
     """Adds up the weighted terms: L = sum_k w_k L_k (Eq. 26).
 

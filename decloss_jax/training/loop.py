@@ -20,12 +20,11 @@ from decloss_jax.data.cache import PairedImages, open_cache
 from decloss_jax.data.pipeline import batches, check_crops
 from decloss_jax.data.sources import build_source
 from decloss_jax.journal import Journal, versions
-from decloss_jax.losses.objective import Term
 from decloss_jax.models import build_model
 from decloss_jax.training.optim import build_optimizer, build_schedule
 from decloss_jax.training.state import TrainState, abstract_state, initial_params, start_stage
 from decloss_jax.training.step import make_train_step
-from decloss_jax.training.terms import build_terms
+from decloss_jax.training.terms import Term, build_terms
 from decloss_jax.training.validation import validate
 from decloss_jax.training.workdir import StopRequest, claim, record_config
 

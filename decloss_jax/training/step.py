@@ -1,5 +1,6 @@
 """One update of the generator, compiled once per stage."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,8 +12,9 @@ from jax import Array
 from jax.sharding import Mesh
 
 from decloss_jax import parallel
-from decloss_jax.losses.objective import Term, objective
+from decloss_jax.losses.objective import objective
 from decloss_jax.training.state import TrainState
+from decloss_jax.training.terms import Term
 
 TrainStep = Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]
 
@@ -43,13 +45,17 @@ def make_train_step(
         `learning_rate`, `gradient_norm`, and `finite`, which is false when total or gradient is not).
     """
 
-    def loss(params: Any, low: Array, hr: Array) -> tuple[Array, dict[str, Array]]:
-        sr = model.apply({"params": params}, low)
-        return objective(sr, hr, terms=terms, weights=weights)
+    copies, split = parallel.replicated(mesh), parallel.batch_sharding(mesh)
+    frozen_arrays = jax.device_put({name: term.frozen for name, term in terms.items()}, copies)
 
-    def step(state: TrainState, batch: dict[str, Array]) -> tuple[TrainState, dict[str, Array]]:
+    def loss(params: Any, low: Array, hr: Array, frozen: Any) -> tuple[Array, dict[str, Array]]:
+        functions = {name: functools.partial(term.value, frozen[name]) for name, term in terms.items()}
+        sr = model.apply({"params": params}, low)
+        return objective(sr, hr, terms=functions, weights=weights)
+
+    def step(state: TrainState, batch: dict[str, Array], frozen: Any) -> tuple[TrainState, dict[str, Array]]:
         low, hr = (batch[key].astype(jnp.float32) / 255.0 for key in ("low", "hr"))
-        gradients, metrics = jax.grad(loss, has_aux=True)(state.params, low, hr)
+        gradients, metrics = jax.grad(loss, has_aux=True)(state.params, low, hr, frozen)
         learning_rate = schedule(state.step - first_step)
         directions, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, directions)
@@ -61,5 +67,5 @@ def make_train_step(
         }
         return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
-    copies, split = parallel.replicated(mesh), parallel.batch_sharding(mesh)
-    return jax.jit(step, in_shardings=(copies, split), out_shardings=copies, donate_argnums=0)
+    compiled = jax.jit(step, in_shardings=(copies, split, copies), out_shardings=copies, donate_argnums=0)
+    return lambda state, batch: compiled(state, batch, frozen_arrays)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax import Array
@@ -10,15 +10,62 @@ from jax.sharding import Mesh, PartitionSpec
 
 from decloss_jax import checks, parallel
 from decloss_jax.losses.decloss import decloss_terms
-from decloss_jax.losses.objective import Term
+from decloss_jax.losses.perceptual import CRITERIA, perceptual_loss
 from decloss_jax.losses.pixel import l1_loss
+from decloss_jax.models.features import check_taps, extract_features, last_convolution, normalize_imagenet
+from decloss_jax.weights.trunks import load_trunk
 
 SCOPES = ("global", "device")
 
 
+class Term(NamedTuple):
+    """A term of the objective.
+
+    Attributes:
+        value: (frozen, sr, hr) -> (raw value, further scalars for the journal).
+        frozen: arrays that the term needs and nobody trains or saves; arguments of the compiled step, since
+            constants inside it would be compiled and hashed with it.
+    """
+
+    value: Callable[[Any, Array, Array], tuple[Array, dict[str, Array]]]
+    frozen: Any = ()
+
+
 def build_l1(config: Any, mesh: Mesh) -> Term:
     """Returns the L1 term."""
-    return lambda sr, hr: (l1_loss(sr, hr), {})
+    return Term(lambda frozen, sr, hr: (l1_loss(sr, hr), {}))
+
+
+def build_perceptual(config: Any, mesh: Mesh) -> Term:
+    """Returns the perceptual term; reads the weights of its network.
+
+    Raises:
+        UserError: weights that are not there, an unknown network, tap or criterion.
+    """
+    options = config.perceptual
+    taps = tuple(options.taps) or (last_convolution(options.network),)
+    factors = tuple(options.tap_weights) or (1.0,) * len(taps)
+    checks.check(
+        len(taps) == len(factors),
+        "perceptual.tap_weights",
+        expected=f"one factor for each of the {len(taps)} taps",
+        got=len(factors),
+        remedy="make perceptual.taps and perceptual.tap_weights equally long",
+    )
+    check_taps(options.network, taps)
+    checks.look_up(CRITERIA, options.criterion, "perceptual.criterion")
+
+    def value(trunk: Any, sr: Array, hr: Array) -> tuple[Array, dict[str, Array]]:
+        def features(images: Array) -> dict[str, Array]:
+            return extract_features(options.network, trunk, normalize_imagenet(images), taps=taps)
+
+        weights = dict(zip(taps, factors, strict=True))
+        return (
+            perceptual_loss(features(sr), features(hr), weights=weights, criterion=options.criterion),
+            {},
+        )
+
+    return Term(value, frozen=load_trunk(options.network, weights_file=options.weights_file))
 
 
 def build_decloss(config: Any, mesh: Mesh) -> Term:
@@ -49,17 +96,22 @@ def build_decloss(config: Any, mesh: Mesh) -> Term:
         axis_name=parallel.DATA_AXIS if scope == "global" else None,
     )
 
-    def of_shard(sr: Array, hr: Array) -> tuple[Array, dict[str, Array]]:
+    def of_shard(frozen: Any, sr: Array, hr: Array) -> tuple[Array, dict[str, Array]]:
         value, shares = local(sr, hr)
         if scope == "device":
             value, shares = jax.lax.pmean((value, shares), parallel.DATA_AXIS)
         return value, {f"decloss/{name}": share for name, share in shares.items()}
 
     split = PartitionSpec(parallel.DATA_AXIS)
-    return jax.shard_map(of_shard, mesh=mesh, in_specs=(split, split), out_specs=PartitionSpec())
+    specs = (PartitionSpec(), split, split)
+    return Term(jax.shard_map(of_shard, mesh=mesh, in_specs=specs, out_specs=PartitionSpec()))
 
 
-TERMS: dict[str, Callable[[Any, Mesh], Term]] = {"l1": build_l1, "decloss": build_decloss}
+TERMS: dict[str, Callable[[Any, Mesh], Term]] = {
+    "l1": build_l1,
+    "perceptual": build_perceptual,
+    "decloss": build_decloss,
+}
 
 
 def build_terms(config: Any, stage: str, mesh: Mesh) -> dict[str, Term]:

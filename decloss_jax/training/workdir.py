@@ -64,7 +64,7 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def record_config(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Writes `config.json`, which makes the workdir this config's; to be done once nothing is left to refuse."""
+    """Writes `config.json`, which makes the workdir this config's; for when nothing is left to refuse."""
     path = workdir / "config.json"
     if jax.process_index() == 0 and not path.exists():
         files.write_atomically(path, json.dumps(config, indent=1) + "\n")
