@@ -25,12 +25,14 @@ class Metric(NamedTuple):
         unit: "dB", or empty.
         better: which way is better.
         of: what has a value of its own: each "image" (the set's value is their mean), or the "set".
+        network: the packaged network whose weights decide the value (`weights/trunks.py`), or empty.
     """
 
     function: Callable[..., Iterable[float]]
     unit: str
     better: Literal["higher", "lower"]
     of: Literal["image", "set"] = "image"
+    network: str = ""
 
 
 def each(function: Callable[..., float], channel: str) -> Callable[..., Iterator[float]]:
@@ -62,9 +64,9 @@ METRICS = {
     "psnr_y": Metric(each(psnr, "y"), "dB", "higher"),
     "ssim_rgb": Metric(each(ssim, "rgb"), "", "higher"),
     "ssim_y": Metric(each(ssim, "y"), "", "higher"),
-    "lpips_alex": Metric(each_lpips("alex", "official"), "", "lower"),
-    "lpips_vgg": Metric(each_lpips("vgg", "official"), "", "lower"),
-    "lpips_vgg_unscaled": Metric(each_lpips("vgg", "unscaled_255"), "", "lower"),
+    "lpips_alex": Metric(each_lpips("alex", "official"), "", "lower", network="alexnet"),
+    "lpips_vgg": Metric(each_lpips("vgg", "official"), "", "lower", network="vgg16"),
+    "lpips_vgg_unscaled": Metric(each_lpips("vgg", "unscaled_255"), "", "lower", network="vgg16"),
     "icoo": Metric(icoo_of_set, "dB", "lower", of="set"),
 }
 

@@ -1,0 +1,116 @@
+"""How is measured: the habits one can choose, and the words that say which were chosen."""
+
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import decloss_jax
+from decloss_jax import checks
+from decloss_jax.metrics import ICOO_SEED, METRIC_GROUPS, METRICS
+from decloss_jax.metrics.icoo import ROUNDS
+from decloss_jax.weights.trunks import PACKAGED
+
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """A habit of measuring.
+
+    Attributes:
+        metrics: what is measured by default, keys of METRIC_GROUPS.
+        crop_border: pixels cut off each side before PSNR and SSIM; None stands for the scale.
+        only_here: metrics that exist to reproduce a table, and would mislead elsewhere.
+    """
+
+    metrics: tuple[str, ...]
+    crop_border: int | None
+    only_here: tuple[str, ...] = ()
+
+
+CONVENTIONS = {
+    # The field's habit: RGB and Y side by side, LPIPS as its authors define it.
+    "basicsr": Conventions(("psnr", "ssim", "lpips_alex", "icoo"), crop_border=None),
+    # Table 3 of the paper: RGB, no border cut, and VGG-16's LPIPS fed with 0..255.
+    "paper": Conventions(
+        ("psnr_rgb", "lpips_vgg_unscaled", "icoo"), crop_border=0, only_here=("lpips_vgg_unscaled",)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What one evaluation does: a name of `CONVENTIONS`, the border, and keys of METRICS."""
+
+    name: str
+    crop_border: int
+    metrics: tuple[str, ...]
+
+
+def choose_protocol(
+    name: str, *, scale: int, crop_border: int | None = None, metrics: Sequence[str] = ()
+) -> Protocol:
+    """Fills in what the user leaves open.
+
+    Args:
+        name: a key of `CONVENTIONS`.
+        scale: s.
+        crop_border: pixels, or None for the conventions' own.
+        metrics: names or groups of metrics; none for the conventions' own.
+
+    Raises:
+        UserError: an unknown name, a negative border, or a metric that belongs to other conventions.
+    """
+    conventions = checks.look_up(CONVENTIONS, name, "--conventions")
+    border = crop_border if crop_border is not None else conventions.crop_border
+    columns: list[str] = []
+    for group in metrics or conventions.metrics:
+        columns += checks.look_up(METRIC_GROUPS, group, "--metrics")
+    for other_name, other in CONVENTIONS.items():
+        foreign = [column for column in columns if column in other.only_here and other_name != name]
+        checks.check(
+            not foreign,
+            "--metrics",
+            expected=f"metrics of the conventions {name!r}",
+            got=", ".join(foreign),
+            remedy=f"add --conventions {other_name}, which it serves to reproduce",
+        )
+    return Protocol(name, scale if border is None else border, tuple(dict.fromkeys(columns)))
+
+
+def describe_protocol(protocol: Protocol, scale: int) -> dict[str, object]:
+    """Says in words how the values came about, for summary.json and below every table."""
+    words: dict[str, object] = {"name": protocol.name, "scale": scale, "crop_border": protocol.crop_border}
+    used = {name.split("_")[0] for name in protocol.metrics}
+    if used & {"psnr", "ssim"}:
+        words["psnr_ssim"] = (
+            f"8 bits (clip to [0,1], times 255, round), {protocol.crop_border} pixels cut off each side; "
+            "rgb: all channels, y: BT.601 luma 16..235; mean over the images"
+        )
+    if {"lpips_alex", "lpips_vgg"} & set(protocol.metrics):
+        words["lpips"] = "v0.1, 8 bits brought to [-1,1], whole images; mean over the images"
+    if "lpips_vgg_unscaled" in protocol.metrics:
+        words["lpips_vgg_unscaled"] = (
+            "LPIPS v0.1 with VGG-16 fed with 0..255, whole images: reproduces Table 3 of the paper, "
+            "compares with nothing else"
+        )
+    if "icoo" in used:
+        words["icoo"] = (
+            f"mini-patches of all images, {ROUNDS} rounds, seed {ICOO_SEED}; depends on their number; "
+            "differences mean something, absolute values do not compare with the paper's; "
+            "texture, not fidelity"
+        )
+    return words
+
+
+def list_versions() -> dict[str, str]:
+    """Lists the versions of the software."""
+    own = {"decloss_jax": decloss_jax.__version__, "python": platform.python_version()}
+    return own | {package: importlib.metadata.version(package) for package in PACKAGES}
+
+
+def list_weights(protocol: Protocol) -> dict[str, str]:
+    """Lists the SHA-256 of the networks inside the metrics."""
+    networks = {name: METRICS[name].network for name in protocol.metrics}
+    return {name: PACKAGED[network].sha256 for name, network in networks.items() if network}

@@ -1,0 +1,143 @@
+"""What is measured: bicubic, the generator of a run, or a file of weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from decloss_jax import checks
+from decloss_jax.checkpoint import load_generator as load_checkpoint
+from decloss_jax.checkpoint import trained_stages
+from decloss_jax.inference import upscale
+from decloss_jax.models import build_model
+from decloss_jax.ops.padding import Size
+from decloss_jax.ops.quantize import to_uint8
+from decloss_jax.ops.resize import bicubic_upscale
+from decloss_jax.weights import load_generator as load_weights
+
+DEFAULT_SCALE = 4  # of bicubic where no generator says
+
+
+class Upscale(Protocol):
+    """Super-resolves one image; `shape` is the LR shape to compile for, at least the image's own."""
+
+    def __call__(self, low_uint8: np.ndarray, *, shape: Size) -> np.ndarray:
+        """Returns [s h,s w,3] uint8 for [h,w,3] uint8."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way from LR to SR images.
+
+    Attributes:
+        name: in tables, and of its folder.
+        scale: s.
+        upscale: [h,w,3] uint8 -> [s h,s w,3] uint8.
+        sha256: of what it was loaded from; empty for one without weights.
+    """
+
+    name: str
+    scale: int
+    upscale: Upscale
+    sha256: str = ""
+
+
+def load_methods(
+    *,
+    names: Sequence[str] = (),
+    workdirs: Sequence[str] = (),
+    weights: Sequence[str] = (),
+    stage: str | None = None,
+    scale: int | None = None,
+) -> list[Method]:
+    """Loads everything that is to be compared, under names of its own.
+
+    Args:
+        names: keys of `BASELINES`.
+        workdirs: folders of runs.
+        weights: files of weights, in any format that `decloss_jax.weights` reads.
+        stage: of the runs: "pretrain", "finetune", "all" (each that was trained) or None (the last one).
+        scale: s; by default the generators', or 4.
+
+    Raises:
+        UserError: nothing to measure, something that cannot be loaded, or several scales.
+    """
+    generators = [method for workdir in workdirs for method in from_workdir(workdir, stage)]
+    generators += [from_weights(path) for path in weights]
+    for method in generators:
+        expected = scale or generators[0].scale
+        checks.check(
+            method.scale == expected,
+            f"scale of {method.name}",
+            expected=f"{expected}, as for the others",
+            got=method.scale,
+            remedy="evaluate each scale by itself",
+        )
+    common = generators[0].scale if generators else scale or DEFAULT_SCALE
+    baselines = [checks.look_up(BASELINES, name, "--method")(common) for name in names]
+    methods = baselines + generators
+    checks.check(
+        bool(methods),
+        "methods",
+        expected="at least one of --workdir, --weights and --method",
+        got="none",
+        remedy="name what is to be measured, for instance --method bicubic",
+    )
+    return with_own_names(methods)
+
+
+def bicubic(scale: int) -> Method:
+    """Makes the baseline: MATLAB's bicubic, rounded to 8 bits after each dimension as the LR images are."""
+
+    def upscale_bicubic(low_uint8: np.ndarray, *, shape: Size) -> np.ndarray:
+        return bicubic_upscale(low_uint8, scale)
+
+    return Method("bicubic", scale, upscale_bicubic)
+
+
+BASELINES = {"bicubic": bicubic}
+
+
+def from_generator(name: str, model: nn.Module, params: Any, sha256: str) -> Method:
+    """Makes a method of a generator and its parameters."""
+    on_device = jax.device_put(params)
+
+    def upscale_network(low_uint8: np.ndarray, *, shape: Size) -> np.ndarray:
+        return to_uint8(upscale(model, on_device, low_uint8, shape=shape))
+
+    return Method(name, model.scale, upscale_network, sha256)
+
+
+def from_workdir(workdir: str, stage: str | None) -> list[Method]:
+    """Loads the generator of one stage of a run, or of all its stages."""
+    stages = trained_stages(Path(workdir)) if stage == "all" else [stage]
+    methods = []
+    for each in stages or [None]:
+        config, params, description = load_checkpoint(workdir, stage=each)
+        name = f"{Path(workdir).resolve().name}-{description['stage']}"
+        sha256 = description["checkpoint_sha256"]
+        methods.append(from_generator(name, build_model(config["model"]), params, sha256))
+    return methods
+
+
+def from_weights(path: str) -> Method:
+    """Loads the generator in a file of weights."""
+    model, params, description = load_weights(path)
+    return from_generator(Path(path).stem, model, params, description["sha256"])
+
+
+def with_own_names(methods: Sequence[Method]) -> list[Method]:
+    """Adds -2, -3 to names that occurred before."""
+    named: list[Method] = []
+    for method in methods:
+        taken = {other.name for other in named}
+        name, count = method.name, 1
+        while name in taken:
+            count += 1
+            name = f"{method.name}-{count}"
+        named.append(replace(method, name=name))
+    return named

@@ -1,0 +1,178 @@
+"""One evaluation, from images to files: rows.csv, summary.json, report.html and the pictures."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from decloss_jax import checks, console
+from decloss_jax.data.folder import find_all_pairs
+from decloss_jax.data.pairs import ImagePair
+from decloss_jax.data.photographs import find_photographs
+from decloss_jax.evaluation.conventions import Protocol
+from decloss_jax.evaluation.methods import Method
+from decloss_jax.evaluation.output import Result, Sample, folder_that_appears, make_table, write_results
+from decloss_jax.metrics import METRICS
+from decloss_jax.ops.padding import shared_shapes
+from decloss_jax.ops.resize import bicubic_upscale
+from decloss_jax.report.page import find_detail
+from decloss_jax.report.table import Table
+
+PHOTOGRAPHS = "photographs"  # in --data: the held-out ones that come with scikit-image
+SAMPLES_PER_SET = 4  # images on the page
+
+Advance = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A data set: its name and its pairs."""
+
+    name: str
+    pairs: Sequence[ImagePair]
+
+
+def run(methods: Sequence[Method], roots: Sequence[str], out: str | Path, protocol: Protocol) -> Table:
+    """Evaluates methods on data sets and writes everything to a folder, which appears when all is done.
+
+    Args:
+        methods: what is measured, all of one scale.
+        roots: folders with HR/ and, if there, LRx{s}/ (or another layout of `data/folder.py`); "photographs"
+            are the held-out ones that come with scikit-image.
+        out: the folder. A single method's files lie in it directly; of several methods each has a folder of
+            its own in it, beside table.csv and report.html of all. An earlier evaluation is replaced.
+        protocol: how is measured.
+
+    Returns:
+        The table of all methods and sets.
+
+    Raises:
+        UserError: a set that is missing, empty or damaged, or an `out` that holds something else.
+    """
+    sets = open_sets(roots, methods[0].scale)
+    steps = sum(len(each.pairs) for each in sets) * len(methods) * (1 + len(protocol.metrics))
+    results: list[Result] = []
+    samples: list[Sample] = []
+    with folder_that_appears(Path(out)) as folder:
+        folders = [folder] if len(methods) == 1 else [folder / method.name for method in methods]
+        with console.progress("evaluating", steps, unit="value") as advance:
+            for each in sets:
+                new_results, new_samples = evaluate_set(each, methods, folders, protocol, advance)
+                results += new_results
+                samples += new_samples
+        lows = {each.name: "given" if each.pairs[0].low else "made by MATLAB's bicubic" for each in sets}
+        write_results(folder, results, samples, protocol, lows)
+    return make_table(results, protocol, lows)
+
+
+def open_sets(roots: Sequence[str], scale: int) -> list[ImageSet]:
+    """Lists the pairs of each root; sets are called as their folders are, and differ in name."""
+    checks.check(
+        bool(roots), "--data", expected="at least one folder", got="none", remedy="give --data ROOT[,ROOT...]"
+    )
+    sets: list[ImageSet] = []
+    for root in roots:
+        if root == PHOTOGRAPHS:
+            name, pairs = PHOTOGRAPHS, find_photographs("validation")
+        else:
+            name = Path(root).expanduser().resolve().name
+            pairs = find_all_pairs(Path(root).expanduser(), scale=scale, field="--data")
+        checks.check(
+            name not in [other.name for other in sets],
+            "--data",
+            expected="folders with names of their own",
+            got=f"two called {name}",
+            remedy="evaluate them one after the other",
+        )
+        sets.append(ImageSet(name, pairs))
+    return sets
+
+
+def evaluate_set(
+    image_set: ImageSet,
+    methods: Sequence[Method],
+    folders: Sequence[Path],
+    protocol: Protocol,
+    advance: Advance,
+) -> tuple[list[Result], list[Sample]]:
+    """Runs every method on every image of a set, writes the pictures, and measures them.
+
+    Args:
+        image_set: the set; its images are read once.
+        methods: what is measured.
+        folders: of the methods.
+        protocol: how is measured.
+        advance: called after each picture and each value.
+
+    Returns:
+        A result for each method, and details of the first images.
+    """
+    scale = methods[0].scale
+    names = [pair.name for pair in image_set.pairs]
+    lows, hrs = zip(*(pair.load(scale) for pair in image_set.pairs), strict=True)
+    shapes = shared_shapes(low.shape[:2] for low in lows)
+    places = [find_detail(hr) for hr in hrs[:SAMPLES_PER_SET]]
+    results, details = [], {}
+    for method, folder in zip(methods, folders, strict=True):
+        srs = []
+        for name, low in zip(names, lows, strict=True):
+            srs.append(method.upscale(low, shape=shapes[low.shape[:2]]))
+            write_picture(folder / "sr" / image_set.name / f"{name}.png", srs[-1])
+            advance(f"{image_set.name} {method.name}")
+        details[method.name] = [sr[place] for sr, place in zip(srs, places, strict=False)]
+        results.append(measure(image_set.name, method, names, srs, hrs, protocol, advance))
+    samples = [
+        Sample(
+            dataset=image_set.name,
+            image=names[i],
+            low=bicubic_upscale(lows[i], scale)[place],
+            srs={name: pieces[i] for name, pieces in details.items()},
+            hr=hrs[i][place],
+        )
+        for i, place in enumerate(places)
+    ]
+    return results, samples
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Writes uint8 [H,W,3] as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+
+
+def measure(
+    dataset: str,
+    method: Method,
+    names: Sequence[str],
+    srs: Sequence[np.ndarray],
+    hrs: Sequence[np.ndarray],
+    protocol: Protocol,
+    advance: Advance,
+) -> Result:
+    """Computes all metrics of the protocol for the pictures of one method; errors name the image."""
+    of_images: dict[str, list[float]] = {}
+    of_set: dict[str, float] = {}
+    for column in protocol.metrics:
+        metric = METRICS[column]
+        values = iter(metric.function(srs, hrs, crop_border=protocol.crop_border))
+        if metric.of == "image":
+            of_images[column] = []
+            for name in names:
+                of_images[column].append(next_value(values, f"{dataset}/{name}"))
+                advance(f"{dataset} {method.name} {column}")
+            of_set[column] = float(np.mean(of_images[column]))
+        else:
+            of_set[column] = next_value(values, dataset)
+            for _ in names:
+                advance(f"{dataset} {method.name} {column}")
+    return Result(dataset, method, names, of_images, of_set)
+
+
+def next_value(values: Iterator[float], subject: str) -> float:
+    """Takes the next value; says of which image a `UserError` on the way is."""
+    try:
+        return next(values)
+    except checks.UserError as error:
+        raise checks.UserError(f"{subject}: {error}") from error

@@ -1,0 +1,99 @@
+"""One table of results: on the screen, as CSV, and as what the page shows."""
+
+import csv
+import io
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+PLAIN_WIDTH = 200  # columns of text where there is no terminal to ask
+ARROWS = {"higher": "\u2191", "lower": "\u2193"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric: its name, unit, and which way is better ("higher" or "lower")."""
+
+    name: str
+    unit: str
+    better: str
+
+    @property
+    def title(self) -> str:
+        """The name with the arrow of its direction and its unit."""
+        return " ".join(filter(None, (self.name, ARROWS[self.better], self.unit)))
+
+    def write(self, value: float) -> str:
+        """Writes a value with the digits that mean something."""
+        return f"{value:.3f}" if self.unit == "dB" else f"{value:.4f}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """The values of one method on one data set, by column name."""
+
+    dataset: str
+    images: int
+    method: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns, lines, and the notes without which no number means anything."""
+
+    columns: Sequence[Column]
+    lines: Sequence[Line]
+    notes: Sequence[str]
+
+    def is_best(self, line: Line, column: Column) -> bool:
+        """Tells whether no other method has a better value on the same data set; False without others."""
+        rivals = [other.values[column.name] for other in self.lines if other.dataset == line.dataset]
+        best = max(rivals) if column.better == "higher" else min(rivals)
+        return len(rivals) > 1 and line.values[column.name] == best
+
+
+def print_table(table: Table) -> None:
+    """Prints the table and its notes to standard output; the best value of each data set is bold."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    rich_table = RichTable(box=box.SIMPLE)
+    for title in ("data", "images", "method"):
+        rich_table.add_column(title, justify="right" if title == "images" else "left", no_wrap=True)
+    for column in table.columns:
+        rich_table.add_column(column.title, justify="right")
+    for number, line in enumerate(table.lines):
+        cells = [
+            Text(column.write(line.values[column.name]), "bold" if table.is_best(line, column) else "")
+            for column in table.columns
+        ]
+        following = table.lines[number + 1 : number + 2]
+        ends = bool(following) and following[0].dataset != line.dataset
+        rich_table.add_row(Text(line.dataset), str(line.images), Text(line.method), *cells, end_section=ends)
+    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    console.print(rich_table)
+    for note in table.notes:
+        console.print(Text(note), soft_wrap=True)
+
+
+def table_csv(table: Table) -> str:
+    """Returns the table as CSV, one line for each data set and method, with all digits."""
+    header = ["dataset", "images", "method", *(column.name for column in table.columns)]
+    rows = [
+        [line.dataset, line.images, line.method, *(line.values[column.name] for column in table.columns)]
+        for line in table.lines
+    ]
+    return write_csv([header, *rows])
+
+
+def write_csv(rows: Sequence[Sequence[object]]) -> str:
+    """Writes rows of cells as CSV; a value that does not exist (NaN) becomes an empty cell."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    for row in rows:
+        writer.writerow(["" if isinstance(cell, float) and math.isnan(cell) else cell for cell in row])
+    return buffer.getvalue()

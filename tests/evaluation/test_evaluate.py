@@ -1,0 +1,259 @@
+"""Evaluation end to end, in this process and as a user types it."""
+
+import csv
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from command_line import assert_one_sentence, run
+from PIL import Image
+
+from decloss_jax import evaluation
+from decloss_jax.checks import UserError
+from decloss_jax.evaluation.conventions import CONVENTIONS, choose_protocol
+from decloss_jax.evaluation.methods import Method, load_methods
+from decloss_jax.metrics import icoo, psnr, ssim
+from decloss_jax.models import EDSR
+from decloss_jax.ops.quantize import to_uint8
+from decloss_jax.ops.resize import bicubic_downscale, bicubic_upscale
+from decloss_jax.weights import save_generator
+
+FIDELITY = ("psnr_rgb", "psnr_y", "ssim_rgb", "ssim_y")
+
+
+def write_set(folder, sizes, *, scale=4, low=True, seed=0):
+    """Writes smooth random images, of which LR images can tell something."""
+    rng = np.random.default_rng(seed)
+    for i, (height, width) in enumerate(sizes):
+        small = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
+        hr = bicubic_upscale(small, 8)[:height, :width]
+        for name, image in (("HR", hr), (f"LRx{scale}", bicubic_downscale(hr, scale))):
+            if name == "HR" or low:
+                (folder / name).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(folder / name / f"image_{i}.png")
+    return folder
+
+
+def read(path):
+    return np.asarray(Image.open(path).convert("RGB"))
+
+
+@pytest.fixture(scope="module")
+def small_set(tmp_path_factory):
+    return write_set(tmp_path_factory.mktemp("sets") / "Small", [(48, 64), (64, 48), (40, 40)])
+
+
+@pytest.fixture(scope="module")
+def weights_file(tmp_path_factory):
+    model = EDSR(scale=4, features=4, blocks=1)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.normal(0, 0.1, leaf.shape).astype(np.float32), shapes)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_generator(path, model, params)
+    return path, model, params
+
+
+@pytest.mark.parametrize(("data", "psnr_y"), [("Set5", 28.432), ("Set14", 26.093)])
+def test_bicubic_has_its_known_psnr(shared, tmp_path, data, psnr_y):
+    protocol = choose_protocol("basicsr", scale=4, metrics=["psnr_y"])
+    table = evaluation.run(
+        load_methods(names=["bicubic"]), [str(shared / "data" / data)], tmp_path / "out", protocol
+    )
+    assert table.lines[0].values["psnr_y"] == pytest.approx(psnr_y, abs=0.005)
+
+
+def test_run_writes_what_it_measures(small_set, tmp_path):
+    out = tmp_path / "deep" / "out"
+    protocol = choose_protocol("basicsr", scale=4)
+    evaluation.run(load_methods(names=["bicubic"]), [str(small_set)], out, protocol)
+
+    names = [f"image_{i}" for i in range(3)]
+    srs = [read(out / "sr" / "Small" / f"{name}.png") for name in names]
+    hrs = [read(small_set / "HR" / f"{name}.png") for name in names]
+    for name, sr in zip(names, srs, strict=True):
+        np.testing.assert_array_equal(sr, bicubic_upscale(read(small_set / "LRx4" / f"{name}.png"), 4))
+
+    with (out / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["dataset"], row["image"]) for row in rows] == [("Small", name) for name in names]
+    assert list(rows[0]) == ["dataset", "image", *FIDELITY, "lpips_alex"]
+    assert float(rows[1]["psnr_y"]) == psnr(srs[1], hrs[1], crop_border=4, channel="y")
+    assert float(rows[1]["ssim_rgb"]) == ssim(srs[1], hrs[1], crop_border=4, channel="rgb")
+
+    summary = json.loads((out / "summary.json").read_text())
+    assert list(summary) == ["method", "conventions", "versions", "datasets"]
+    assert summary["method"] == "bicubic"
+    assert summary["conventions"]["crop_border"] == 4
+    assert summary["versions"]["weights"]["lpips_alex"].startswith("443c5bc3")
+    values = summary["datasets"]["Small"]
+    assert list(values) == ["images", *FIDELITY, "lpips_alex", "icoo"]
+    assert values["images"] == 3
+    for name in (*FIDELITY, "lpips_alex"):
+        assert values[name] == pytest.approx(np.mean([float(row[name]) for row in rows]), abs=1e-12)
+    assert values["icoo"] == icoo(srs, hrs, seed=0)
+
+    page = (out / "report.html").read_text()
+    assert "psnr_y \u2191 dB" in page
+    assert page.count("data:image/png;base64,") == 3 * 3
+    assert 'href="sr/Small/image_0.png"' in page
+
+
+def test_run_makes_lr_images_where_there_are_none(tmp_path):
+    root = write_set(tmp_path / "Plain", [(49, 66)], low=False)
+    protocol = choose_protocol("basicsr", scale=3, metrics=["psnr_rgb"])
+    evaluation.run(load_methods(names=["bicubic"], scale=3), [str(root)], tmp_path / "out", protocol)
+    hr = read(root / "HR" / "image_0.png")[:48]
+    expected = bicubic_upscale(bicubic_downscale(hr, 3), 3)
+    np.testing.assert_array_equal(read(tmp_path / "out" / "sr" / "Plain" / "image_0.png"), expected)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["conventions"]["low"] == {"Plain": "made by MATLAB's bicubic"}
+    assert summary["datasets"]["Plain"]["psnr_rgb"] == psnr(expected, hr, crop_border=3)
+
+
+def test_run_of_several_methods_gives_each_a_folder(small_set, weights_file, tmp_path):
+    path, model, params = weights_file
+    methods = load_methods(names=["bicubic"], weights=[str(path), str(path)])
+    assert [method.name for method in methods] == ["bicubic", "tiny", "tiny-2"]
+    protocol = choose_protocol("basicsr", scale=4, metrics=["psnr"])
+    table = evaluation.run(methods, [str(small_set)], tmp_path / "out", protocol)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "bicubic", "report.html", "table.csv", "tiny", "tiny-2",
+    ]  # fmt: skip
+    for method in methods:
+        folder = tmp_path / "out" / method.name
+        assert sorted(p.name for p in folder.iterdir()) == ["report.html", "rows.csv", "sr", "summary.json"]
+    tiny = json.loads((tmp_path / "out" / "tiny" / "summary.json").read_text())
+    assert len(tiny["versions"]["weights"]["tiny"]) == 64
+    assert [line.method for line in table.lines] == ["bicubic", "tiny", "tiny-2"]
+    low = read(small_set / "LRx4" / "image_1.png")
+    expected = to_uint8(np.asarray(model.apply({"params": params}, low[None] / np.float32(255)))[0])
+    written = read(tmp_path / "out" / "tiny" / "sr" / "Small" / "image_1.png")
+    assert np.abs(written.astype(int) - expected).max() <= 1
+    assert np.mean(written != expected) < 1e-3
+
+
+def test_run_replaces_an_evaluation_and_nothing_else(small_set, tmp_path):
+    methods, protocol = load_methods(names=["bicubic"]), choose_protocol("basicsr", scale=4, metrics=["psnr"])
+    out = tmp_path / "out"
+    out.mkdir()
+    evaluation.run(methods, [str(small_set)], out, protocol)
+    (out / "rows.csv").write_text("old")
+    evaluation.run(methods, [str(small_set)], out, protocol)
+    assert (out / "rows.csv").read_text() != "old"
+    with pytest.raises(UserError, match="holds something else"):
+        evaluation.run(methods, [str(small_set)], small_set, protocol)
+
+
+def test_run_leaves_nothing_behind_when_it_fails(tmp_path):
+    root = write_set(tmp_path / "Set", [(48, 48), (20, 48)])
+    protocol = choose_protocol("basicsr", scale=4, metrics=["psnr", "lpips_alex"])
+    before = set(tmp_path.iterdir())
+    with pytest.raises(UserError, match=r"Set/image_1: .*20 x 48"):
+        evaluation.run(load_methods(names=["bicubic"]), [str(root)], tmp_path / "out", protocol)
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "unpaired", "mismatch"])
+def test_run_refuses_bad_data_by_name(tmp_path, how):
+    root = write_set(tmp_path / "Set", [(48, 48), (48, 48)])
+    if how == "missing":
+        root, words = tmp_path / "nowhere", "no such folder"
+    elif how == "empty":
+        root, words = tmp_path / "hollow", "none in"
+        root.mkdir()
+    elif how == "unpaired":
+        (root / "LRx4" / "image_1.png").unlink()
+        words = "image_1.png has no LR image"
+    else:
+        Image.fromarray(np.zeros((9, 12, 3), np.uint8)).save(root / "LRx4" / "image_1.png")
+        words = "LR image of image_1"
+    with pytest.raises(UserError, match=words):
+        evaluation.run(
+            load_methods(names=["bicubic"]),
+            [str(root)],
+            tmp_path / "out",
+            choose_protocol("basicsr", scale=4),
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_choose_protocol_fills_in_the_conventions():
+    assert choose_protocol("basicsr", scale=3).crop_border == 3
+    assert choose_protocol("basicsr", scale=3, crop_border=0).crop_border == 0
+    assert choose_protocol("basicsr", scale=4).metrics == (*FIDELITY, "lpips_alex", "icoo")
+    paper = choose_protocol("paper", scale=4)
+    assert paper.crop_border == 0
+    assert paper.metrics == ("psnr_rgb", "lpips_vgg_unscaled", "icoo")
+    assert choose_protocol("paper", scale=4, metrics=["lpips_vgg", "psnr", "psnr_y"]).metrics == (
+        "lpips_vgg", "psnr_rgb", "psnr_y",
+    )  # fmt: skip
+
+
+def test_choose_protocol_refuses_unknown_names():
+    with pytest.raises(UserError, match=r"one of psnr, ssim, .*nearest: lpips_"):
+        choose_protocol("basicsr", scale=4, metrics=["lpips"])
+    with pytest.raises(UserError, match="one of basicsr, paper"):
+        choose_protocol("matlab", scale=4)
+    with pytest.raises(UserError, match="add --conventions paper"):
+        choose_protocol("basicsr", scale=4, metrics=["lpips_vgg_unscaled"])
+
+
+def test_load_methods_refuses_what_cannot_be_compared(weights_file):
+    path, _, _ = weights_file
+    with pytest.raises(UserError, match="at least one of --workdir, --weights and --method"):
+        load_methods()
+    with pytest.raises(UserError, match="one of bicubic"):
+        load_methods(names=["lanczos"])
+    with pytest.raises(UserError, match="scale of tiny: expected 2, as for the others, got 4"):
+        load_methods(weights=[str(path)], scale=2)
+
+
+def test_a_network_that_gives_nan_is_refused(small_set, tmp_path):
+    def broken(low, *, shape):
+        return to_uint8(np.full((4 * low.shape[0], 4 * low.shape[1], 3), np.nan))
+
+    with pytest.raises(UserError, match="NaN or infinite"):
+        evaluation.run(
+            [Method("broken", 4, broken)],
+            [str(small_set)],
+            tmp_path / "out",
+            choose_protocol("basicsr", scale=4),
+        )
+
+
+def test_evaluate_prints_the_table_with_its_conventions(small_set, tmp_path):
+    result = run(
+        "evaluate.py", "--method", "bicubic", "--data", small_set, "--out", tmp_path / "out",
+        "--metrics", "psnr", "--crop-border", "2",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    for words in (
+        "psnr_rgb \u2191 dB",
+        "Small",
+        "bicubic",
+        "conventions: basicsr, scale 4, border 2",
+        "versions:",
+    ):
+        assert words in result.stdout
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["conventions"]["crop_border"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--method", "bicubic", "--data", "nowhere", "--out", "x"], "no such folder"),
+        (["--method", "bicubic", "--data", "photographs"], "--out"),
+        (["--method", "bicubic", "--data", "nowhere", "--out", "x", "--crop_border", "-1"], "crop_border"),
+        (["--workdir", "y", "--stage", "all", "--data", "nowhere", "--out", "x"], "workdir y"),
+    ],
+)
+def test_evaluate_answers_a_mistake_with_one_sentence(arguments, words):
+    assert_one_sentence(run("evaluate.py", *arguments), words)
+
+
+def test_conventions_name_known_metrics():
+    for name in CONVENTIONS:
+        assert choose_protocol(name, scale=4).metrics
