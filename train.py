@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from decloss_jax import scripts
+from decloss_jax import checks, scripts
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; see configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/NAME of the config.")
@@ -36,6 +36,13 @@ def main(arguments: list[str]) -> int:
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path.home() / ".cache" / "decloss_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     if PROCESSES.value > 1:
+        checks.check(
+            bool(COORDINATOR.value) and PROCESS.value < PROCESSES.value,
+            "--coordinator and --process",
+            expected=f"HOST:PORT of process 0 and a number from 0 to {PROCESSES.value - 1}",
+            got=f"{COORDINATOR.value} and {PROCESS.value}",
+            remedy="give each process the same --coordinator and its own --process",
+        )
         jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     try:
         loop.run(CONFIG.value, workdir)
