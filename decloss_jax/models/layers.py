@@ -1,4 +1,4 @@
-"""The convolution that the generators share, initialised as their originals are."""
+"""The convolution that the generators share, and torch's initialisers, which all networks start from."""
 
 import functools
 import math
@@ -10,6 +10,9 @@ from jax import Array
 from jax.typing import DTypeLike
 
 leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.2)
+
+# torch's default for kernels, kaiming-uniform with a = sqrt 5: U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+torch_kernel_init = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
 
 
 def torch_bias_init(fan_in: int) -> nn.initializers.Initializer:
@@ -32,15 +35,14 @@ def conv3x3(
         features: output channels.
         name: parameter name, equal to BasicSR's.
         dtype: dtype of the computation; parameters stay float32.
-        kaiming_gain: None for torch's default initialiser (kaiming-uniform with a = sqrt 5, which is
-            U(-b, b), b = 1/sqrt(fan_in), for kernel and bias); a number for a normal kernel with standard
-            deviation kaiming_gain sqrt(2/fan_in) and a zero bias, as in ESRGAN's dense blocks.
+        kaiming_gain: None for torch's default initialisers of kernel and bias; a number for a normal kernel
+            with standard deviation kaiming_gain sqrt(2/fan_in) and a zero bias, as in ESRGAN's dense blocks.
 
     Returns:
         [N,H,W,features] of `dtype`.
     """
     if kaiming_gain is None:
-        kernel_init = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+        kernel_init = torch_kernel_init
         bias_init = torch_bias_init(fan_in=9 * x.shape[-1])
     else:
         kernel_init = nn.initializers.variance_scaling(2.0 * kaiming_gain**2, "fan_in", "normal")

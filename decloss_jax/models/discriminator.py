@@ -1,0 +1,100 @@
+"""The VGG-style discriminator of SRGAN and ESRGAN with BasicSR's parameter names, built from the patch size.
+
+Every stage halves the image: conv{s}_0 (3x3), then conv{s}_1 (4x4, stride 2), each but the very first with a
+batch norm, and each with a leaky ReLU. linear1 and linear2 follow. There are as many stages as leave a map of
+4 to 7 pixels: 128 and 256 give BasicSR's two networks (five and six stages, 4x4). For 192, the patch of the
+DECLoss paper, none is published: five stages and a 6x6 map, whose convolutions are those of BasicSR's 128.
+"""
+
+import functools
+
+from flax import linen as nn
+from jax import Array
+
+from decloss_jax import checks
+from decloss_jax.models.layers import leaky_relu, torch_bias_init, torch_kernel_init
+
+SMALLEST_MAP = 4  # pixels, the side of the map that BasicSR flattens
+CONVOLUTIONS = ((3, 1), (4, 2))  # size and stride of a stage's two
+WIDEST = 8  # times `features`: the stages double the width up to here
+HIDDEN = 100  # width of linear1
+
+# torch's momentum is the share of the new statistics, 0.1; flax's that of the old.
+batch_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+
+
+def count_stages(input_size: int) -> int:
+    """Returns how often a patch is halved until its side is 4 to 7 pixels.
+
+    Raises:
+        UserError: a side that is not 4, 5, 6 or 7 times a power of two, the power 2 or more.
+    """
+    stages = max(1, (input_size // SMALLEST_MAP).bit_length() - 1)
+    below = input_size - input_size % 2**stages
+    checks.check(
+        input_size == below >= 2 * SMALLEST_MAP,
+        "input_size of the discriminator (the side of the HR crops)",
+        expected="4, 5, 6 or 7 times 2, 4, 8, 16, ... (such as 96, 128, 160, 192, 256)",
+        got=input_size,
+        remedy=f"take {max(below, 2 * SMALLEST_MAP)}",
+    )
+    return stages
+
+
+class VGGDiscriminator(nn.Module):
+    """Judges patches [N,H,W,3] in [0,1], H = W = input_size: logits [N,1], above 0 for "real".
+
+    In training the batch norms use the statistics of the batch and move the running ones (the collection
+    "batch_stats", to be made mutable); in evaluation they use the running ones. Under jit the batch is the
+    global one, so the logits do not depend on the number of devices it is split over. Inside `shard_map` it
+    is each device's own share, as in BasicSR's runs on several GPUs, unless `axis_name` is set. The running
+    variance is the plain one (a sum over n values divided by n; torch's by n - 1).
+
+    Attributes:
+        features: channels of the first stage.
+        input_size: side of the patches, pixels; 4, 5, 6 or 7 times a power of two (`count_stages`).
+        axis_name: inside `shard_map`, the mesh axis to average the batch statistics over; None elsewhere.
+    """
+
+    features: int = 64
+    input_size: int = 192
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        checks.check_images("images", images, channels=3)
+        height, width = images.shape[1:3]
+        checks.check(
+            height == width == self.input_size,
+            "images for the discriminator",
+            expected=f"{self.input_size}x{self.input_size} pixels",
+            got=f"{height}x{width}",
+            remedy="make input_size the side of the patches",
+        )
+
+        x = images
+        for s in range(count_stages(self.input_size)):
+            for part, (size, stride) in enumerate(CONVOLUTIONS):
+                is_first = s == part == 0
+                x = nn.Conv(
+                    self.features * min(2**s, WIDEST),
+                    (size, size),
+                    stride,
+                    padding=((1, 1), (1, 1)),
+                    use_bias=is_first,  # elsewhere the batch norm would take it away
+                    kernel_init=torch_kernel_init,
+                    bias_init=torch_bias_init(fan_in=size**2 * x.shape[-1]),
+                    name=f"conv{s}_{part}",
+                )(x)
+                if not is_first:
+                    norm = batch_norm(axis_name=self.axis_name, name=f"bn{s}_{part}")
+                    x = norm(x, use_running_average=not train)
+                x = leaky_relu(x)
+        x = leaky_relu(dense(x.reshape(len(x), -1), HIDDEN, name="linear1"))
+        return dense(x, 1, name="linear2")
+
+
+def dense(x: Array, features: int, *, name: str) -> Array:
+    """Applies a fully connected layer, [N,D] -> [N,features]; to be called inside a compact module."""
+    bias_init = torch_bias_init(fan_in=x.shape[-1])
+    return nn.Dense(features, kernel_init=torch_kernel_init, bias_init=bias_init, name=name)(x)
