@@ -70,7 +70,7 @@ class Name:
 
 def quote(text: object) -> str:
     """Returns a text from a file as it may stand in a message: on one line and not too long."""
-    return repr(text[:80]) if isinstance(text, str) else f"a {type(text).__name__}"
+    return repr(text[:80]) if isinstance(text, str) else f"an object of type {type(text).__name__}"
 
 
 def interpret(stream: IO[bytes] | mmap.mmap, storages: dict[str, Storage] | None = None) -> Any:

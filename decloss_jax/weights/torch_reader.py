@@ -28,8 +28,16 @@ DIRECTORY_LIMIT = 2**22  # bytes of a zip archive's directory: some 40,000 entri
 NOTES = "decloss_jax"  # the key beside the state dict under which `save_generator` describes the network
 OVERLAP_LIMIT = 4  # tensors may share storages (tied weights), but not expand to many times the file
 
-# What zipfile raises on damaged, encrypted or unknown archives.
-ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, struct.error)
+# What zipfile raises on damaged, encrypted or unknown archives; OSError when it seeks to before the start.
+ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    struct.error,
+    OSError,
+)
 
 # Where trainers put the state dict, in the order of preference; then prefixes that they put before every key.
 WRAPPERS = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
@@ -124,14 +132,7 @@ def _open_zip(file: BinaryIO) -> Iterator[tuple[Any, ReadStorage]]:
 def _zip_refusals() -> Iterator[None]:
     try:
         yield
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        struct.error,
-    ) as error:
+    except ZIP_ERRORS as error:
         raise Refusal("a damaged zip archive") from error
 
 

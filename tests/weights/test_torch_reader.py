@@ -176,8 +176,8 @@ def test_read_torch_runs_nothing_and_names_what_was_asked_for(tmp_path, monkeypa
     ("content", "message"),
     [
         (lambda: torch.nn.Linear(2, 2), "asks for 'torch.nn.modules.linear.Linear'"),
-        (lambda: torch.ones(2), "a Tensor instead of a state dict"),
-        (lambda: [torch.ones(2)], "a list instead of a state dict"),
+        (lambda: torch.ones(2), "an object of type Tensor instead of a state dict"),
+        (lambda: [torch.ones(2)], "an object of type list instead of a state dict"),
         (lambda: {}, "without named tensors .it holds nothing"),
         (lambda: {"generator": {"a": torch.ones(2)}, "step": 4}, "holds 'generator', 'step'"),
         (lambda: {"a": torch.ones(2) > 0}, "torch.BoolStorage"),
@@ -324,6 +324,14 @@ def test_read_torch_refuses_two_entries_of_one_name(tmp_path):
         read_torch(write(tmp_path / "w.pth", buffer.getvalue()))
 
 
+def test_read_torch_refuses_entries_before_the_start_of_the_file(tmp_path):
+    content = bytearray(zip_file(pickled_tensor(), {"archive/data/0": FOUR}))
+    offset = int.from_bytes(content[-6:-2], "little")  # of the directory, in the end record
+    content[-6:-2] = (offset + 1000).to_bytes(4, "little")
+    with pytest.raises(UserError, match="a damaged zip archive"):
+        read_torch(write(tmp_path / "w.pth", bytes(content)))
+
+
 def test_read_torch_refuses_big_endian_files(tmp_path):
     entries = {"archive/byteorder": b"big", "archive/data/0": FOUR}
     with pytest.raises(UserError, match="big-endian"):
@@ -338,12 +346,12 @@ def nested_keys(depth: int) -> bytes:
     ("stream", "message"),
     [
         (b"\x80\x02" + b"]" * (pickles.STEP_LIMIT + 1), "more than 1,000,000 steps"),
-        (b"\x80\x02" + b"(" * 300_000 + b"N.", "a NoneType instead of a state dict"),
-        (b"\x80\x02N" + b"\x85" * 300_000 + b".", "a tuple instead of a state dict"),
-        (nested_keys(900_000), "a tuple as the key of a dictionary"),
-        (b"\x80\x02Nr\xff\xff\xff\x7f.", "a NoneType instead of a state dict"),
+        (b"\x80\x02" + b"(" * 300_000 + b"N.", "an object of type NoneType instead of a state dict"),
+        (b"\x80\x02N" + b"\x85" * 300_000 + b".", "an object of type tuple instead of a state dict"),
+        (nested_keys(900_000), "an object of type tuple as the key of a dictionary"),
+        (b"\x80\x02Nr\xff\xff\xff\x7f.", "an object of type NoneType instead of a state dict"),
         (b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b"x.", "a damaged pickle stream"),
-        (b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N.", "a NoneType"),
+        (b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N.", "type NoneType instead"),
         (b"\x80\x02X\xff\xff\xff\x7fx.", "a damaged pickle stream"),
         (b"\x80\x02\x8b\x00\x00\x00\x40\x01.", "a damaged pickle stream|operation that no weights need"),
         (b"\x80\x02I" + b"9" * 10_000 + b"\n.", "a damaged pickle stream"),
@@ -351,12 +359,12 @@ def nested_keys(depth: int) -> bytes:
         (b"\x80\x02h\x05.", "a damaged pickle stream"),
         (b"\x80\x02t.", "a damaged pickle stream"),
         (b"\x80\x02}Ntb.", "a damaged pickle stream"),
-        (b"\x80\x02NN.", "a NoneType"),
-        (b"\x80\x02]Nb.", "a pickled state of a list"),
+        (b"\x80\x02NN.", "type NoneType instead"),
+        (b"\x80\x02]Nb.", "a pickled state of an object of type list"),
         (b"\x80\x02}q\x00X\x06\x00\x00\x00paramsh\x00s.", "holds 'params'"),
         (b"\x80\x04]]\x93.", "a damaged pickle stream"),
         (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", r"asks for 'os\.system'"),
-        (b"\x80\x02ccollections\nOrderedDict\n}b.", "a pickled state of a Name"),
+        (b"\x80\x02ccollections\nOrderedDict\n}b.", "a pickled state of an object of type Name"),
         (b"\x80\x02ccollections\nOrderedDict\n)\x81.", r"no weights need .NEWOBJ"),
         (b"\x80\x02ccollections\nOrderedDict\nN\x85R.", "a damaged OrderedDict"),
         (b"\x80\x02\x82\x01.", r"no weights need .EXT1"),

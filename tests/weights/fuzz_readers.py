@@ -1,0 +1,285 @@
+"""Throws damaged weights files at the readers.
+
+    python tests/weights/fuzz_readers.py [--seconds 300] [--seed 0]
+
+Every file must be read or refused with a `UserError`, within seconds and with little memory, and nothing in
+it may be run. A file that breaks this is kept (its name is printed), to become a test.
+"""
+
+import argparse
+import collections
+import functools
+import io
+import json
+import os
+import pickle
+import random
+import re
+import resource
+import signal
+import struct
+import sys
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from decloss_jax.checks import UserError
+from decloss_jax.models import EDSR, RRDBNet
+from decloss_jax.weights import dialects, load_generator, save_generator
+
+SECONDS_PER_FILE = 10
+MEMORY = 2**29  # bytes beyond what the imports take
+FORBIDDEN = (
+    "pickle.find_class",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "subprocess.Popen",
+    "socket.connect",
+)
+OPCODES = bytes(
+    op for op in range(256) if chr(op) in "(.0123FIJKLMNPQRSTUVX]abcdeghijlopqrstu}" or op >= 0x80
+)
+INTERESTING = (
+    0,
+    1,
+    2,
+    127,
+    128,
+    255,
+    256,
+    32767,
+    65535,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**62,
+    2**63 - 1,
+    2**64 - 1,
+)
+
+
+def make_seeds(folder: Path) -> dict[str, list[bytes]]:
+    """Returns sound files by their ending: ours, and torch's in both formats where torch is installed."""
+    import jax
+    import jax.numpy as jnp
+
+    seeds: dict[str, list[bytes]] = {".pth": [], ".safetensors": []}
+    for model in (EDSR(scale=2, features=2, blocks=1), RRDBNet(features=2, blocks=1, growth=1)):
+        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+        params = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes)
+        for ending, files in seeds.items():
+            save_generator(folder / f"seed{ending}", model, params)
+            files.append((folder / f"seed{ending}").read_bytes())
+    try:
+        import torch
+    except ImportError:
+        return seeds
+    state = torch.load(folder / "seed.pth", weights_only=True)["params"]
+    mixed = {"a": torch.ones(2).half(), "b": torch.ones(3)[::2], "c": torch.nn.Parameter(torch.ones(1))}
+    for content in (state, {"params_ema": state, "epoch": 3}, {"state_dict": mixed | state}):
+        for zipped in (True, False):
+            buffer = io.BytesIO()
+            torch.save(content, buffer, _use_new_zipfile_serialization=zipped)
+            seeds[".pth"].append(buffer.getvalue())
+    return seeds
+
+
+def mutate_bytes(rng: random.Random, data: bytes) -> bytes:
+    """Changes, inserts, removes, repeats or overwrites a few stretches."""
+    content = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
+        where = (
+            rng.randrange(len(content) + 1)
+            if rng.random() < 0.5
+            else rng.randrange(min(len(content), 400) + 1)
+        )
+        length = rng.choice((1, 1, 2, 4, 8, 64))
+        match rng.randrange(7):
+            case 0:
+                content[where : where + 1] = bytes([rng.randrange(256)])
+            case 1:
+                content[where:where] = rng.randbytes(length)
+            case 2:
+                del content[where : where + length]
+            case 3:
+                size = rng.choice(["<B", "<H", "<I", "<Q", ">I", ">Q"])
+                value = rng.choice(INTERESTING) % 256 ** struct.calcsize(size)
+                content[where : where + struct.calcsize(size)] = struct.pack(size, value)
+            case 4:
+                start = rng.randrange(len(content) + 1)
+                content[where:where] = content[start : start + length]
+            case 5:
+                content[where : where + 1] = bytes([rng.choice(OPCODES)])
+            case 6 if rng.random() < 0.2:
+                del content[where:]
+    return bytes(content)
+
+
+def mutate_zip(rng: random.Random, data: bytes) -> bytes:
+    """Changes what lies inside a zip archive, and packs it again with true checksums."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(buffer, "w") as target:
+        names = source.namelist()
+        victim = rng.choice(names) if rng.random() < 0.2 else next(n for n in names if n.endswith("data.pkl"))
+        for name in names:
+            content = source.read(name)
+            if name == victim:
+                content = mutate_bytes(rng, content)
+                if rng.random() < 0.05:
+                    continue
+            kind = zipfile.ZIP_DEFLATED if rng.random() < 0.01 else zipfile.ZIP_STORED
+            target.writestr(name, content, kind)
+    return buffer.getvalue()
+
+
+def mutate_header(rng: random.Random, data: bytes) -> bytes:
+    """Changes values in the JSON header of a safetensors file."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    for name in rng.sample(list(header), rng.choice((1, 1, 2))):
+        if name == "__metadata__" or not header[name]:
+            header[name] = rng.choice(({}, [], "x", {"decloss_jax": "{"}, {"decloss_jax": "[" * 9999}))
+            continue
+        field = rng.choice(("dtype", "shape", "data_offsets"))
+        value = rng.choice(
+            (*INTERESTING, -1, 1e308, "F64", "BF16", "F8_E4M3", "BOOL", "I64", [], None, [1] * 70)
+        )
+        if field != "dtype" and header[name].get(field) and rng.random() < 0.7:
+            header[name][field][rng.randrange(len(header[name][field]))] = value
+        else:
+            header[name][field] = value
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data[8 + size :]
+
+
+def random_pickle(rng: random.Random, data: bytes) -> bytes:
+    """A legacy file whose object is a random sequence of operations, with torch's names among them."""
+    names = [
+        b"torch FloatStorage",
+        b"torch._utils _rebuild_tensor_v2",
+        b"collections OrderedDict",
+        b"os system",
+    ]
+    parts = []
+    for _ in range(rng.randrange(60)):
+        parts.append(
+            rng.choice(
+                [
+                    bytes([rng.choice(OPCODES)]),
+                    b"c" + rng.choice(names).replace(b" ", b"\n") + b"\n",
+                    b"X\x07\x00\x00\x00storage",
+                    b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpu",
+                    b"\x8a\x09" + rng.choice(INTERESTING).to_bytes(9, "little"),
+                    b"K" + rng.randbytes(1),
+                    b"q\x01",
+                    b"h\x01",
+                    b"(",
+                    b"t",
+                    b")",
+                    b"R",
+                    b"Q",
+                ]
+            )
+        )
+    head = [
+        pickle.dumps(0x1950A86A20F9469CFC6C, 2),
+        pickle.dumps(1001, 2),
+        pickle.dumps({"little_endian": True}, 2),
+    ]
+    return b"".join(
+        [*head, b"\x80\x02", *parts, b".", pickle.dumps(["0"], 2), struct.pack("<q", 4), bytes(16)]
+    )
+
+
+MUTATIONS = {
+    ".pth": (mutate_bytes, mutate_bytes, mutate_zip, mutate_zip, random_pickle),
+    ".safetensors": (mutate_bytes, mutate_header),
+}
+
+
+def read(path: Path) -> str:
+    """Reads a file; returns "read", or the kind of refusal."""
+    signal.setitimer(signal.ITIMER_REAL, SECONDS_PER_FILE)
+    try:
+        load_generator(path)
+        return "read"
+    except UserError as error:
+        text = str(error).removeprefix(str(path))
+        if "\n" in text or len(text) > 1000:
+            raise RuntimeError(f"not one short sentence: {text[:2000]!r}") from error
+        return re.split(r"['\d\[(;]", text.partition(", got ")[2])[0].strip() or "a text"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def forbid(event: str, arguments: tuple) -> None:
+    """Audit hook: stops the whole fuzzer when a file makes the reader do what no reader should."""
+    if event.startswith(FORBIDDEN):
+        print("FORBIDDEN", event, arguments, flush=True)
+        os._exit(3)
+
+
+def time_out(*_: object) -> None:
+    """Alarm handler: the reader took too long."""
+    raise TimeoutError(f"more than {SECONDS_PER_FILE} s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    rng = random.Random(options.seed)
+    outcomes: collections.Counter[str] = collections.Counter()
+    broken = 0
+    folder = Path(tempfile.mkdtemp(prefix="fuzz_weights_"))
+    seeds = make_seeds(folder)
+    dialects.parameter_shapes = functools.cache(dialects.parameter_shapes)
+    for ending, contents in seeds.items():
+        for content in contents:
+            (folder / f"case{ending}").write_bytes(content)
+            read(folder / f"case{ending}")
+    signal.signal(signal.SIGALRM, time_out)
+    sys.addaudithook(forbid)
+    address_space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (address_space + MEMORY, resource.RLIM_INFINITY))
+    rss_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    slowest, count, end = 0.0, 0, time.monotonic() + options.seconds
+    while time.monotonic() < end:
+        count += 1
+        ending = rng.choice((".pth", ".pth", ".pth", ".safetensors"))
+        seed = rng.choice(seeds[ending])
+        mutation = rng.choice(MUTATIONS[ending])
+        if mutation is mutate_zip and not seed.startswith(b"PK"):
+            mutation = mutate_bytes
+        content = mutation(rng, seed)
+        path = folder / f"case{ending}"
+        path.write_bytes(content)
+        start = time.monotonic()
+        try:
+            outcomes[read(path)] += 1
+        except Exception as error:
+            broken += 1
+            kept = folder / f"broken{broken}{ending}"
+            kept.write_bytes(content)
+            print(f"{kept}: {type(error).__name__}: {str(error)[:300]}", flush=True)
+        slowest = max(slowest, time.monotonic() - start)
+    rss = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rss_before) / 1024
+    for outcome, times in outcomes.most_common():
+        print(f"{times:8} {outcome}")
+    print(f"{count} files, {broken} broke a rule; slowest {slowest:.2f} s, memory +{rss:.0f} MiB")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
