@@ -1,4 +1,4 @@
-"""The generators, and `build_model`, which makes one from a config."""
+"""The networks, and `build_model`, which makes a generator from a config."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,8 +6,11 @@ from typing import Any
 from flax import linen as nn
 
 from decloss_jax import checks
+from decloss_jax.models.discriminator import VGGDiscriminator
 from decloss_jax.models.edsr import EDSR
 from decloss_jax.models.rrdb import RRDBNet
+
+__all__ = ["EDSR", "MODELS", "RRDBNet", "VGGDiscriminator", "build_model"]
 
 MODELS: dict[str, type[nn.Module]] = {"edsr": EDSR, "rrdb": RRDBNet}
 
