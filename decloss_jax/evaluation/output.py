@@ -153,5 +153,6 @@ def make_detail(sample: Sample, methods: Sequence[str]) -> Detail:
     """Picks the pictures of some methods, with links to the whole ones."""
     picture = quote(f"sr/{sample.dataset}/{sample.image}.png")
     links = {name: picture if len(methods) == 1 else f"{quote(name)}/{picture}" for name in methods}
-    pictures = {"LR (bicubic)": sample.low, **{name: sample.srs[name] for name in methods}, "HR": sample.hr}
+    low = {} if "bicubic" in methods else {"LR (bicubic)": sample.low}
+    pictures = {**low, **{name: sample.srs[name] for name in methods}, "HR": sample.hr}
     return Detail(f"{sample.dataset}: {sample.image}", pictures, links)

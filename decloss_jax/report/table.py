@@ -3,11 +3,10 @@
 import csv
 import io
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-PLAIN_WIDTH = 200  # columns of text where there is no terminal to ask
+WIDEST = 1000  # characters of a line of the table
 ARROWS = {"higher": "\u2191", "lower": "\u2193"}
 
 
@@ -58,6 +57,7 @@ def print_table(table: Table) -> None:
     """Prints the table and its notes to standard output; the best value of each data set is bold."""
     from rich import box
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -65,7 +65,7 @@ def print_table(table: Table) -> None:
     for title in ("data", "images", "method"):
         rich_table.add_column(title, justify="right" if title == "images" else "left", no_wrap=True)
     for column in table.columns:
-        rich_table.add_column(column.title, justify="right")
+        rich_table.add_column(column.title.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for number, line in enumerate(table.lines):
         cells = [
             Text(column.write(line.values[column.name]), "bold" if table.is_best(line, column) else "")
@@ -74,7 +74,10 @@ def print_table(table: Table) -> None:
         following = table.lines[number + 1 : number + 2]
         ends = bool(following) and following[0].dataset != line.dataset
         rich_table.add_row(Text(line.dataset), str(line.images), Text(line.method), *cells, end_section=ends)
-    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    console = Console()
+    # On a narrow screen lines may break, but no digit gets lost.
+    wanted = Measurement.get(console, console.options.update(max_width=WIDEST), rich_table).maximum
+    console.width = max(console.width, wanted)
     console.print(rich_table)
     for note in table.notes:
         console.print(Text(note), soft_wrap=True)
