@@ -1,4 +1,4 @@
-"""Spatial contrastive loss (Eq. 18-23), exact, in memory linear in the number of mini-patches.
+"""Spatial contrastive loss of mini-patches (Eq. 18-23).
 
 With u the SR and v the HR mini-patches of a batch (v is constant), hats for unit vectors:
 
@@ -8,9 +8,9 @@ With u the SR and v the HR mini-patches of a batch (v is constant), hats for uni
     Q_neg[i] = the same over the other j, with t_neg                                              Eq. 22
     L = -mean_i log(Q_pos[i] / Q_neg[i])                                                          Eq. 23
 
-Self pairs are counted, as printed. An anchor i without a negative has no term and is left out of the mean.
-`spatial_contrast_dense` says this in full matrices; `spatial_contrast` gives the same numbers strip by strip.
-docs/decloss.md derives the gradient and the costs.
+Self pairs are counted, as printed. An anchor without a negative has no term and is left out of the mean.
+`spatial_contrast_dense` says this in full [P,P] matrices; `spatial_contrast` gives the same numbers in
+memory linear in P and about twice as fast (strips.py). docs/decloss.md derives the gradient and the costs.
 """
 
 import math
@@ -18,20 +18,27 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from decloss_jax import checks
+from decloss_jax.losses.similarity import positive_cuts, positive_radius, unit_vectors
+from decloss_jax.losses.strips import Plan, mean_log_ratio
 
-# A vector shorter than this share of MAX is what rounding leaves of a flat patch (a float32 transform of
-# values up to MAX is off by about 1e-7 MAX): its direction is noise, and the gradient of its cosine would be
-# 1e6 and more. It counts as the zero vector: cosine 0, gradient 0.
-ZERO_NORM = 1e-6
 # e^(1/t), summed over all mini-patches, has to fit float32 (at most e^88).
 LOWEST_TEMPERATURE = 1 / 70
 
-PRECISIONS = {"highest": lax.Precision.HIGHEST, "high": lax.Precision.HIGH, "default": lax.Precision.DEFAULT}
+# Anchors per strip, at most. A pair of tiles makes 384 x 384 floats, half of a core's cache (1 MiB here), and
+# is large enough for products at full speed: the fastest of 128 ... 1152 at D = 12, 48, 192.
+TILE_SIZE = 384
+
+# Of the products on accelerators; CPUs compute float32 at any of them.
+PRECISIONS: dict[str, lax.PrecisionLike] = {
+    "highest": lax.Precision.HIGHEST,  # float32
+    "high": lax.Precision.HIGH,  # TF32 on GPUs, three bfloat16 products on TPUs
+    "default": lax.Precision.DEFAULT,  # TF32 on GPUs, one bfloat16 product on TPUs
+    "bf16": lax.DotAlgorithmPreset.BF16_BF16_F32,  # one bfloat16 product, summed in float32
+}
 
 
 class Temperatures(NamedTuple):
@@ -49,33 +56,6 @@ TEMPERATURES: dict[str, Callable[[float, float], Temperatures]] = {
 }
 
 
-class Patches(NamedTuple):
-    """What the strips need of a set of mini-patches: unit vectors, and the mask's vectors and cuts."""
-
-    sr: Array  # [P,D] unit vectors u^
-    hr: Array  # [P,D] unit vectors v^
-    detail: Array  # [P,D] v less the mean of all v
-    cut: Array  # [P]: i and j are positive where detail_i . detail_j >= cut_i + cut_j
-
-    def rows(self, start: Array | int, count: int) -> "Patches":
-        return Patches(*(lax.dynamic_slice_in_dim(part, start, count) for part in self))
-
-
-def unit_vectors(vectors: Array, zero_norm: float) -> Array:
-    """Divides each row of [P,D] by its norm; rows shorter than `zero_norm` become 0, with gradient 0."""
-    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-    is_zero = squares < zero_norm**2
-    return jnp.where(is_zero, 0.0, vectors / jnp.sqrt(jnp.where(is_zero, 1.0, squares)))
-
-
-def mask_cuts(detail: Array, threshold_db: float, max_value: float) -> Array:
-    """Returns cuts c [P]: |v_i - v_j| <= MAX 10^(-eta/20) where v_i . v_j >= c_i + c_j."""
-    squares = jnp.sum(jnp.square(detail), axis=-1)
-    radius2 = max_value**2 * 10 ** (-threshold_db / 10)
-    rounding = detail.shape[-1] * jnp.finfo(detail.dtype).eps
-    return squares / 2 - jnp.maximum(radius2 / 4, rounding * squares / 2)
-
-
 def spatial_contrast_dense(
     sr_patches: Array,
     hr_patches: Array,
@@ -86,24 +66,30 @@ def spatial_contrast_dense(
     max_value: float = 1.0,
     temperature: str = "exponent",
 ) -> Array:
-    """Spatial contrastive loss as the paper prints it, with full [P,P] matrices (Eq. 18-23)."""
-    k_pos, k_neg, offset = _check(sr_patches, hr_patches, t_pos, t_neg, max_value, temperature)
+    """Spatial contrastive loss as the paper states it, in full matrices (Eq. 18-23); for small P.
+
+    Args, Returns, Raises: as `contrast_terms`, without its last three options; returns the loss alone.
+    """
+    _check_patches(sr_patches, hr_patches)
+    k_pos, k_neg, offset = _temperatures(temperature, t_pos, t_neg)
+    checks.check_positive("max_value", max_value)
     hr_patches = lax.stop_gradient(hr_patches)
     dot = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
-    sr = unit_vectors(sr_patches, ZERO_NORM * max_value)
-    hr = unit_vectors(hr_patches, ZERO_NORM * max_value)
+    sr = unit_vectors(sr_patches, max_value=max_value)
+    hr = unit_vectors(hr_patches, max_value=max_value)
     detail = hr_patches - hr_patches.mean(axis=0)
-    cut = mask_cuts(detail, threshold_db, max_value)
+    cut = positive_cuts(detail, positive_radius(threshold_db, max_value=max_value))
 
     positive = dot(detail, detail.T) >= cut[:, None] + cut
     k = jnp.where(positive, k_pos, k_neg)
     terms = jnp.exp(k * dot(sr, sr.T)) + 2 * jnp.exp(k * dot(sr, hr.T))
     q_pos = jnp.sum(terms, axis=1, where=positive)
     q_neg = jnp.sum(terms, axis=1, where=~positive)
+
     used = q_neg > 0
-    logs = jnp.where(used, jnp.log(jnp.where(used, q_neg, 1)) - jnp.log(q_pos) + offset, 0)
-    return jnp.sum(logs) / jnp.maximum(jnp.sum(used), 1)
+    logs = jnp.log(jnp.where(used, q_neg, 1)) - jnp.log(q_pos) + offset
+    return jnp.sum(logs, where=used) / jnp.maximum(jnp.sum(used), 1)
 
 
 def contrast_terms(
@@ -119,29 +105,51 @@ def contrast_terms(
     axis_name: str | None = None,
     precision: str = "highest",
 ) -> tuple[Array, dict[str, Array]]:
-    """Spatial contrastive loss in strips of rows, with its own gradient (Eq. 18-23)."""
-    temperatures = _check(sr_patches, hr_patches, t_pos, t_neg, max_value, temperature)
-    hr_patches = lax.stop_gradient(hr_patches)
-    count = sr_patches.shape[0]
-    total = count if axis_name is None else count * lax.axis_size(axis_name)
-    mean = hr_patches.mean(axis=0)
-    detail = hr_patches - (mean if axis_name is None else lax.pmean(mean, axis_name))
-    patches = Patches(
-        sr=unit_vectors(sr_patches, ZERO_NORM * max_value),
-        hr=unit_vectors(hr_patches, ZERO_NORM * max_value),
-        detail=detail,
-        cut=mask_cuts(detail, threshold_db, max_value),
-    )
+    """Spatial contrastive loss (Eq. 18-23) in memory O(P D + tile P), with the shares behind it.
+
+    Args:
+        sr_patches: [P,D] vectors u, enhanced SR mini-patches.
+        hr_patches: [P,D] vectors v, enhanced HR mini-patches of the same places; no gradient flows into them.
+        threshold_db: eta, dB: pairs whose HR vectors are at least this alike (Eq. 20) are positive.
+        t_pos: temperature of the positives, above 0; at least 1/70 with "exponent".
+        t_neg: temperature of the negatives, likewise.
+        max_value: MAX, the largest pixel value, above 0.
+        temperature: "exponent" (e^(S/t)) or "scale" (e^S / t, as printed: the gradient ignores t).
+        tile_size: anchors per strip at most, above 0; None for `TILE_SIZE`.
+        axis_name: inside `jax.shard_map`, the mesh axis over which the mini-patches are spread: the arguments
+            are this device's share, the columns are those of all devices, and the loss is the global one, the
+            same on each device. None: these mini-patches alone.
+        precision: of the products on accelerators: "highest", "high", "default" or "bf16" (`PRECISIONS`); the
+            mask is always computed in float32.
+
+    Returns:
+        The loss, a dimensionless scalar, differentiable once in `sr_patches`; and {"anchors": share of
+        anchors that have a negative, "positives": mean share of positives per anchor}, both in [0,1].
+
+    Raises:
+        UserError: shapes that differ or are not [P,D], an unknown name, a value out of its range.
+    """
+    _check_patches(sr_patches, hr_patches)
+    k_pos, k_neg, offset = _temperatures(temperature, t_pos, t_neg)
+    checks.check_positive("max_value", max_value)
+    tile_size = TILE_SIZE if tile_size is None else tile_size
+    checks.check_positive("tile_size", tile_size)
     plan = Plan(
-        tile=min(tile_size or default_tile(total), count),
+        k_pos=k_pos,
+        k_neg=k_neg,
+        radius=positive_radius(threshold_db, max_value=max_value),
+        max_value=max_value,
+        patches=len(sr_patches),
         axis_name=axis_name,
         precision=checks.look_up(PRECISIONS, precision, "precision"),
-        k_pos=temperatures.k_pos,
-        k_neg=temperatures.k_neg,
     )
-    mean_log, anchors, positives = _strip_loss(plan, patches.sr, patches)
-    loss = jnp.where(anchors > 0, mean_log + temperatures.offset, 0.0)
-    return loss, {"anchors": anchors, "positives": positives}
+    hr_patches = lax.stop_gradient(hr_patches)
+    # Neighbours in length share tiles, so that few tiles can hold positives; the loss knows no order.
+    order = jnp.argsort(jnp.sum(jnp.square(hr_patches - hr_patches.mean(axis=0)), axis=1))
+    sr_tiles = _tiles(sr_patches[order], tile_size)
+    hr_tiles = _tiles(hr_patches[order], tile_size)
+    mean, anchors, positives = mean_log_ratio(plan, unit_vectors(sr_tiles, max_value=max_value), hr_tiles)
+    return jnp.where(anchors > 0, mean + offset, 0.0), {"anchors": anchors, "positives": positives}
 
 
 def spatial_contrast(
@@ -157,7 +165,7 @@ def spatial_contrast(
     axis_name: str | None = None,
     precision: str = "highest",
 ) -> Array:
-    """Spatial contrastive loss in strips: the first value of `contrast_terms`."""
+    """Spatial contrastive loss: the first value of `contrast_terms`, which see; same arguments."""
     loss, _ = contrast_terms(
         sr_patches,
         hr_patches,
@@ -173,165 +181,33 @@ def spatial_contrast(
     return loss
 
 
-def default_tile(columns: int) -> int:
-    return max(64, 2**22 // columns // 64 * 64)
+def _tiles(patches: Array, tile_size: int) -> Array:
+    """Splits [P,D] into as few tiles [n,T,D], T <= tile_size, as possible, filled up with zeros in front."""
+    count, depth = patches.shape
+    n = -(-count // tile_size)
+    size = -(-count // n)
+    return jnp.pad(patches, ((n * size - count, 0), (0, 0))).reshape(n, size, depth)
 
 
-class Plan(NamedTuple):
-    tile: int
-    axis_name: str | None
-    precision: lax.Precision
-    k_pos: float
-    k_neg: float
-
-
-def _over_strips(total, size, body, carry):
-    full, rest = divmod(total, size)
-    carry = lax.fori_loop(0, full, lambda index, c: body(index * size, size, c), carry)
-    return body(full * size, rest, carry) if rest else carry
-
-
-def _exponentials(plan, rows, columns):
-    dot = partial(jnp.matmul, precision=plan.precision)
-    positive = jnp.matmul(rows.detail, columns.detail.T, precision=lax.Precision.HIGHEST) >= (
-        rows.cut[:, None] + columns.cut
-    )
-    k = jnp.where(positive, plan.k_pos, plan.k_neg)
-    sign = jnp.where(positive, 1.0, -1.0)
-    e_sr = sign * jnp.exp(k * dot(rows.sr, columns.sr.T))
-    e_hr = sign * jnp.exp(k * dot(rows.sr, columns.hr.T))
-    return e_sr, e_hr
-
-
-def _sums(e_sr, e_hr):
-    q_pos = jnp.sum(jnp.maximum(e_sr, 0) + 2 * jnp.maximum(e_hr, 0), axis=1)
-    q_neg = -jnp.sum(jnp.minimum(e_sr, 0) + 2 * jnp.minimum(e_hr, 0), axis=1)
-    return q_pos, q_neg, jnp.mean(e_sr > 0, axis=1)
-
-
-def _value_and_gradient(plan, patches, with_gradient):
-    count, depth = patches.sr.shape
-    columns = _gather(plan.axis_name, patches)
-    others = columns.sr[count:]
-    dot = partial(jnp.matmul, precision=plan.precision)
-
-    def strip(start, size, carry):
-        gradient, slopes, scattered, (log_sum, used_sum, positive_sum) = carry
-        rows = patches.rows(start, size)
-        e_sr, e_hr = _exponentials(plan, rows, columns)
-        q_pos, q_neg, positives = _sums(e_sr, e_hr)
-        used = q_neg > 0
-        q_neg = jnp.where(used, q_neg, 1)
-        logs = jnp.where(used, jnp.log(q_neg) - jnp.log(q_pos), 0)
-        sums = (log_sum + logs.sum(), used_sum + used.sum(), positive_sum + positives.sum())
-        if not with_gradient:
-            return gradient, slopes, scattered, sums
-
-        own = jnp.stack([jnp.where(used, plan.k_pos / q_pos, 0), jnp.where(used, plan.k_neg / q_neg, 0)])
-        slopes = lax.dynamic_update_slice_in_dim(slopes, own, start, axis=1)
-
-        def weigh(e, pos, neg):
-            return e * jnp.where(e > 0, pos, neg)
-
-        mine = 2 * dot(weigh(e_hr, own[0][:, None], own[1][:, None]), columns.hr)
-
-        def square(column_start, column_size, carry):
-            gradient, mine = carry
-            e = lax.dynamic_slice_in_dim(e_sr, column_start, column_size, axis=1)
-            there = lax.dynamic_slice_in_dim(slopes, column_start, column_size, axis=1)
-            c = weigh(e, own[0][:, None] + there[0], own[1][:, None] + there[1])
-            mine += dot(c, lax.dynamic_slice_in_dim(patches.sr, column_start, column_size))
-            theirs = lax.dynamic_slice_in_dim(gradient, column_start, column_size) + dot(c.T, rows.sr)
-            return lax.dynamic_update_slice_in_dim(gradient, theirs, column_start, axis=0), mine
-
-        gradient, mine = lax.fori_loop(
-            0, start // plan.tile, lambda j, c: square(j * plan.tile, plan.tile, c), (gradient, mine)
-        )
-        e = lax.dynamic_slice_in_dim(e_sr, start, size, axis=1)
-        c = weigh(e, own[0][:, None] + own[0], own[1][:, None] + own[1])
-        mine += dot(c, rows.sr)
-        if others.shape[0]:
-            c = weigh(e_sr[:, count:], own[0][:, None], own[1][:, None])
-            mine += dot(c, others)
-            scattered += dot(c.T, rows.sr)
-        gradient = lax.dynamic_update_slice_in_dim(
-            gradient, lax.dynamic_slice_in_dim(gradient, start, size) + mine, start, axis=0
-        )
-        return gradient, slopes, scattered, sums
-
-    zeros = partial(jnp.zeros, dtype=patches.sr.dtype)
-    carry = (
-        zeros((count, depth)),
-        zeros((2, count)),
-        zeros(others.shape),
-        (zeros(()), zeros(()), zeros(())),
-    )
-    carry = jax.tree.map(lambda x: _varying(plan.axis_name, x), carry)
-    gradient, _, scattered, sums = _over_strips(count, plan.tile, strip, carry)
-    if plan.axis_name is not None:
-        sums = lax.psum(sums, plan.axis_name)
-        if with_gradient and others.shape[0]:
-            everywhere = jnp.concatenate([gradient, scattered])
-            everywhere = jnp.roll(everywhere, count * lax.axis_index(plan.axis_name), axis=0)
-            gradient = lax.psum_scatter(everywhere, plan.axis_name, tiled=True)
-    log_sum, used, positives = sums
-    total = columns.sr.shape[0]
-    scale = 1 / jnp.maximum(used, 1)
-    return (log_sum * scale, used / total, positives / total), -gradient * scale
-
-
-def _varying(axis_name, x):
-    return x if axis_name is None else lax.pcast(x, axis_name, to="varying")
-
-
-def _gather(axis_name, patches):
-    if axis_name is None:
-        return patches
-    count = patches.sr.shape[0]
-
-    def gather(part):
-        return jnp.roll(
-            lax.all_gather(part, axis_name, tiled=True), -count * lax.axis_index(axis_name), axis=0
-        )
-
-    return jax.tree.map(gather, patches)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _strip_loss(plan, sr, patches):
-    return _value_and_gradient(plan, patches, with_gradient=False)[0]
-
-
-def _strip_loss_fwd(plan, sr, patches):
-    return _value_and_gradient(plan, patches, with_gradient=True)
-
-
-def _strip_loss_bwd(plan, gradient, cotangents):
-    return cotangents[0] * gradient, None
-
-
-_strip_loss.defvjp(_strip_loss_fwd, _strip_loss_bwd)
-
-
-def _check(
-    sr_patches: Array, hr_patches: Array, t_pos: float, t_neg: float, max_value: float, temperature: str
-) -> Temperatures:
+def _check_patches(sr_patches: Array, hr_patches: Array) -> None:
     checks.check_same_shape("sr_patches", sr_patches, "hr_patches", hr_patches)
     checks.check(
-        sr_patches.ndim == 2,
+        sr_patches.ndim == 2 and len(sr_patches) > 0,
         "sr_patches",
-        expected="shape [P,D]",
+        expected="shape [P,D] with P above 0",
         got=f"shape {list(sr_patches.shape)}",
         remedy="cut the images with extract_patches first",
     )
-    checks.check_positive("max_value", max_value)
+
+
+def _temperatures(temperature: str, t_pos: float, t_neg: float) -> Temperatures:
     checks.check_positive("t_pos", t_pos)
     checks.check_positive("t_neg", t_neg)
     temperatures = checks.look_up(TEMPERATURES, temperature, "temperature")(t_pos, t_neg)
     checks.check(
-        max(temperatures.k_pos, temperatures.k_neg) <= 1 / LOWEST_TEMPERATURE,
+        max(temperatures.k_pos, temperatures.k_neg) * LOWEST_TEMPERATURE <= 1,
         "t_pos and t_neg",
-        expected=f"at least {LOWEST_TEMPERATURE:.4f}, or e^(1/t) overflows",
+        expected=f"at least {LOWEST_TEMPERATURE:.4f} (below, e^(1/t) does not fit float32)",
         got=f"{t_pos} and {t_neg}",
         remedy="raise the lower one",
     )

@@ -49,7 +49,7 @@ def frequency_kernel(height: int, width: int, *, alpha: float, mu: float) -> np.
 
 
 def enhance_detail(images: Array, *, alpha: float, mu: float, mode: str = "multiply") -> Array:
-    """Enhances high frequencies of images (Eq. 12-17): Re IDFT(K DFT(images)), "residual": Re IDFT((1 + K) DFT).
+    """Enhances high frequencies (Eq. 12-17): Re IDFT(K DFT(images)), or Re IDFT((1 + K) DFT(images)).
 
     Args:
         images: [N,H,W,C], any range.

@@ -1,0 +1,51 @@
+"""Which mini-patches are alike: unit vectors for the cosines, and cuts for the mask (Eq. 18-20)."""
+
+import jax.numpy as jnp
+from jax import Array
+
+# A vector shorter than this share of MAX is what rounding leaves of a flat patch (a float32 transform of
+# values up to MAX is off by about 1e-7 MAX): its direction is noise, and the gradient of its cosine would be
+# 1e6 and more. It counts as the zero vector: cosine 0, gradient 0.
+ZERO_NORM = 1e-6
+
+
+def unit_vectors(vectors: Array, *, max_value: float) -> Array:
+    """Divides each vector by its length: x / |x|, and 0 with gradient 0 where |x| < ZERO_NORM MAX.
+
+    Args:
+        vectors: [...,D].
+        max_value: MAX, the largest pixel value.
+
+    Returns:
+        [...,D], of length 1 or 0.
+    """
+    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    is_zero = squares < (ZERO_NORM * max_value) ** 2
+    # The inner `where` keeps the gradient of sqrt at 0 away from the branch that is not taken.
+    return jnp.where(is_zero, 0.0, vectors / jnp.sqrt(jnp.where(is_zero, 1.0, squares)))
+
+
+def positive_radius(threshold_db: float, *, max_value: float) -> float:
+    """Returns the distance at which -20 log10(distance / MAX) = eta: MAX 10^(-eta/20)."""
+    return max_value * 10.0 ** (-threshold_db / 20)
+
+
+def positive_cuts(detail: Array, radius: float) -> Array:
+    """Returns c with: |x_i - x_j| <= radius where x_i . x_j >= c_i + c_j, so that a product decides the mask.
+
+    From |x_i - x_j|^2 = |x_i|^2 + |x_j|^2 - 2 x_i . x_j follows c = |x|^2 / 2 - radius^2 / 4. Each of the
+    three sums of D terms may be off by D eps/2 of its size, together D eps (|x_i|^2 + |x_j|^2) at most.
+    Vectors nearer than that cannot be told apart and count as equal, so each vector is positive to itself
+    and to its duplicates at any radius. Centred vectors (less their common mean) have the same distances,
+    shorter lengths, and so the smallest such error.
+
+    Args:
+        detail: [...,D], centred.
+        radius: in the unit of `detail`, 0 or more.
+
+    Returns:
+        [...], in squared units of `detail`.
+    """
+    squares = jnp.sum(jnp.square(detail), axis=-1)
+    indistinct = detail.shape[-1] * jnp.finfo(detail.dtype).eps * squares
+    return squares / 2 - jnp.maximum(radius * radius / 4, indistinct / 2)
