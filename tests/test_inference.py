@@ -36,7 +36,7 @@ EDSR_PARAMS = make(EDSR_SMALL)
 def test_upscale_tiles_equal_the_whole_image(size):
     low = image(*size)
     expected = whole(EDSR_SMALL, EDSR_PARAMS, low)
-    tiled = upscale(EDSR_SMALL, EDSR_PARAMS, low, tile=32, overlap=8)
+    tiled = upscale(EDSR_SMALL, EDSR_PARAMS, low, tile=32)
     assert tiled.shape == (4 * size[0], 4 * size[1], 3)
     np.testing.assert_allclose(tiled, expected, rtol=0, atol=2e-6)
 
