@@ -247,7 +247,6 @@ def test_evaluate_prints_the_table_with_its_conventions(small_set, tmp_path):
     [
         (["--method", "bicubic", "--data", "nowhere", "--out", "x"], "no such folder"),
         (["--method", "bicubic", "--data", "photographs"], "--out"),
-        (["--method", "bicubic", "--data", "nowhere", "--out", "x", "--crop_border", "-1"], "crop_border"),
         (["--workdir", "y", "--stage", "all", "--data", "nowhere", "--out", "x"], "workdir y"),
     ],
 )
