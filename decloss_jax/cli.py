@@ -68,6 +68,11 @@ def make_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("check-data", help="list unpaired, unreadable and wrong-size images")
     command.add_argument("roots", type=Path, nargs="+", metavar="ROOT", help="folder of a data set")
     command.set_defaults(run=check_data)
+
+    command = commands.add_parser("compare-torch", help="compare every part with PyTorch")
+    command.add_argument("--weights", type=Path, help=f"{WEIGHTS_HELP}, to compare on")
+    command.add_argument("--res-scale", type=float, help=RES_SCALE_HELP)
+    command.set_defaults(run=compare_torch)
     return parser
 
 
@@ -77,13 +82,10 @@ RES_SCALE_HELP = "EDSR's residual scale, where the file does not say it (default
 
 def upscale(options: argparse.Namespace) -> int:
     """Upscales a picture or a folder of pictures."""
-    import jax
-
     from decloss_jax import inference
     from decloss_jax.upscaling import upscale_files
 
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path.home() / ".cache" / "decloss_jax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    use_compilation_cache()
     model, params, line = load_network(options.weights, options.res_scale)
     print(line, file=sys.stderr)
     network = functools.partial(
@@ -125,6 +127,27 @@ def check_data(options: argparse.Namespace) -> int:
         print(finding)
     print(f"{len(findings) or 'no'} problem{'s' if len(findings) != 1 else ''} found", file=sys.stderr)
     return 1 if findings else 0
+
+
+def compare_torch(options: argparse.Namespace) -> int:
+    """Prints how far each part is from PyTorch; status 1 when one is further than its bound."""
+    from decloss_jax.compare_torch import compare
+
+    use_compilation_cache()
+    network = None
+    if options.weights is not None:
+        model, params, line = load_network(options.weights, options.res_scale)
+        print(line)
+        network = (model, params)
+    return 0 if compare(network) else 1
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs for the next run, where train.py keeps them too."""
+    import jax
+
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path.home() / ".cache" / "decloss_jax" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def load_network(path: Path, res_scale: float | None) -> tuple[Any, Any, str]:

@@ -15,7 +15,7 @@ from decloss_jax.models import EDSR, RRDBNet
 from decloss_jax.weights import describe, dialects, generators, load_generator, read_torch, save_generator
 
 torch = pytest.importorskip("torch")
-from foreign_networks import EdsrPytorch, EsrganNew, EsrganOld, MsrResNet, basicsr_rrdb, shift  # noqa: E402
+from foreign_networks import EdsrPytorch, EsrganNew, EsrganOld, MsrResNet, basicsr_rrdb  # noqa: E402
 
 FOREIGN = {
     "EDSR-PyTorch": lambda: EdsrPytorch(4, 8, 2),
@@ -118,10 +118,8 @@ def test_load_generator_reads_other_precisions_formats_and_parallel_modules(tmp_
     network = foreign("EDSR-PyTorch").to(dtype)
     state = torch.nn.DataParallel(network).state_dict()
     torch.save({"state_dict": state, "epoch": 9}, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
-    model, params, _ = load_generator(tmp_path / "w.pth")
-    network = network.float()
-    network.sub_mean, network.add_mean = shift(-1), shift(1)  # ours stay exact
-    check_same_images(model, params, network)
+    torch.save(network.float().state_dict(), tmp_path / "float.pth")
+    check_equal_trees(load_generator(tmp_path / "w.pth")[1], load_generator(tmp_path / "float.pth")[1])
 
 
 def test_load_generator_reads_safetensors_that_torch_wrote(tmp_path):
@@ -192,12 +190,11 @@ def res_scale_of(model):
     return {"res_scale": model.res_scale} if isinstance(model, EDSR) else {}
 
 
-@pytest.mark.parametrize("scale", [1, 2, 4])
-def test_save_generator_writes_what_a_torch_network_loads_strictly(tmp_path, scale):
-    model = RRDBNet(scale=scale, features=8, blocks=2, growth=4)
+def test_save_generator_writes_what_a_torch_network_loads_strictly(tmp_path):
+    model = RRDBNet(scale=2, features=8, blocks=2, growth=4)
     params = random_params(model)
     save_generator(tmp_path / "w.pth", model, params)
-    network = basicsr_rrdb(8, 2, 4, scale)
+    network = basicsr_rrdb(8, 2, 4, scale=2)
     network.load_state_dict(torch.load(tmp_path / "w.pth", weights_only=True)["params"], strict=True)
     check_same_images(model, params, network.eval())
 
