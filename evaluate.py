@@ -5,9 +5,6 @@
 Several of --workdir, --weights and --method may be given, each several times: they are compared in one table.
 """
 
-import os
-from pathlib import Path
-
 from absl import flags
 
 from decloss_jax import scripts
@@ -38,15 +35,12 @@ SCALE = flags.DEFINE_integer("scale", None, "Scale of bicubic; by default the ge
 
 def main(arguments: list[str]) -> None:
     # Imported here so that --help and a mistyped flag are answered at once.
-    import jax
-
     from decloss_jax import evaluation
     from decloss_jax.evaluation.conventions import choose_protocol
     from decloss_jax.evaluation.methods import load_methods
     from decloss_jax.report.table import print_table
 
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path.home() / ".cache" / "decloss_jax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    scripts.use_compilation_cache()
     methods = load_methods(
         names=METHOD.value,
         workdirs=WORKDIR.value,

@@ -33,8 +33,7 @@ def main(arguments: list[str]) -> int:
 
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = WORKDIR.value or os.path.join("runs", name)
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path.home() / ".cache" / "decloss_jax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    scripts.use_compilation_cache()
     if PROCESSES.value > 1:
         checks.check(
             bool(COORDINATOR.value) and PROCESS.value < PROCESSES.value,

@@ -1,5 +1,6 @@
 """How train.py and evaluate.py start and end: mistakes get one sentence and exit status 2."""
 
+import os
 import runpy
 import sys
 from collections.abc import Callable
@@ -45,7 +46,8 @@ def parse_flags(arguments: list[str]) -> list[str]:
             remedy="write options as --name=value",
         )
         if flags.FLAGS["verbosity"].using_default_value:
-            flags.FLAGS.verbosity = logging.ERROR  # Orbax reports every file; --verbosity=0 shows that
+            # Orbax reports every file; --verbosity=0 shows that.
+            flags.FLAGS["verbosity"].value = logging.ERROR
         return rest
     except (flags.Error, checks.UserError) as error:
         sys.exit(complain(error))
@@ -91,3 +93,11 @@ def check_field(config: ConfigDict, field: str) -> None:
         got=f"an unknown one{checks.nearest(field, fields)}",
         remedy="see configs/base.py for all fields",
     )
+
+
+def use_compilation_cache() -> None:
+    """Lets JAX keep compiled functions in $JAX_COMPILATION_CACHE_DIR, by default ~/.cache/decloss_jax/xla."""
+    import jax
+
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path.home() / ".cache" / "decloss_jax" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+import jax.numpy as jnp
 from jax import Array
 
 # Maps (sr, hr) to a raw value and to further scalars that are worth a journal entry.
@@ -23,11 +24,11 @@ def objective(
         The total, a scalar, and the scalars `loss/total`, `loss/NAME` (raw), `weighted/NAME` for each term,
         and whatever else the terms report.
     """
+    total = jnp.zeros(())
     metrics: dict[str, Array] = {}
-    weighted = {}
     for name, term in terms.items():
         value, details = term(sr, hr)
-        weighted[name] = weights[name] * value
-        metrics |= {f"loss/{name}": value, f"weighted/{name}": weighted[name]} | details
-    total = sum(weighted.values())
+        weighted = weights[name] * value
+        total += weighted
+        metrics |= {f"loss/{name}": value, f"weighted/{name}": weighted} | details
     return total, {"loss/total": total} | metrics

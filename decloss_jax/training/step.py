@@ -50,7 +50,7 @@ def make_train_step(
 
     def loss(params: Any, low: Array, hr: Array, frozen: Any) -> tuple[Array, dict[str, Array]]:
         functions = {name: functools.partial(term.value, frozen[name]) for name, term in terms.items()}
-        sr = model.apply({"params": params}, low)
+        sr: Any = model.apply({"params": params}, low)
         return objective(sr, hr, terms=functions, weights=weights)
 
     def step(state: TrainState, batch: dict[str, Array], frozen: Any) -> tuple[TrainState, dict[str, Array]]:

@@ -57,7 +57,10 @@ def build_perceptual(config: Any, mesh: Mesh) -> Term:
 
     def value(trunk: Any, sr: Array, hr: Array) -> tuple[Array, dict[str, Array]]:
         def features(images: Array) -> dict[str, Array]:
-            return extract_features(options.network, trunk, normalize_imagenet(images), taps=taps)
+            # The device's own precision, as of the generator's convolutions (TF32 on recent GPUs).
+            return extract_features(
+                options.network, trunk, normalize_imagenet(images), taps=taps, precision=None
+            )
 
         weights = dict(zip(taps, factors, strict=True))
         return (
