@@ -123,7 +123,7 @@ def _run(
     log_sum, used, positives = sums
     anchors = plan.patches * (m // n)
     gradient = -(row_part + column_part.swapaxes(1, 2)) / jnp.maximum(used, 1)
-    return (log_sum / jnp.maximum(used, 1), used / anchors, positives / anchors / anchors), gradient
+    return (log_sum / jnp.maximum(used, 1), used / anchors, positives / float(anchors**2)), gradient
 
 
 def _columns(plan: Plan, sr: Array, hr: Array) -> Tiles:
