@@ -10,7 +10,7 @@ from decloss_jax.checks import UserError
 
 pytest.importorskip("torch")
 from decloss_jax import compare_torch
-from decloss_jax.compare_torch import parts, torch_losses, torch_networks
+from decloss_jax.compare_torch import inputs, parts, torch_losses, torch_networks
 
 
 def choose(monkeypatch, *names):
@@ -20,12 +20,12 @@ def choose(monkeypatch, *names):
 def test_difference_gives_the_largest_absolute_and_relative_difference():
     ours = {"a": np.array([1.0, 2.0]), "b": np.array([0.1])}
     theirs = {"a": np.array([1.0, 2.5]), "b": np.array([0.2])}
-    absolute, relative = parts.Comparison("x", ours, theirs, 1e-5).difference()
+    absolute, relative = inputs.Comparison("x", ours, theirs, 1e-5).difference()
     assert (absolute, relative) == (0.5, 0.5)
     assert np.isnan(
-        parts.Comparison("x", {"a": np.nan * ours["a"]}, {"a": theirs["a"]}, 1).difference()
+        inputs.Comparison("x", {"a": np.nan * ours["a"]}, {"a": theirs["a"]}, 1).difference()
     ).all()
-    assert np.isnan(parts.Comparison("x", ours, {"a": theirs["a"]}, 1).difference()).all()
+    assert np.isnan(inputs.Comparison("x", ours, {"a": theirs["a"]}, 1).difference()).all()
     assert not compare_torch.Row("p", "q", np.nan, np.nan, 1.0).holds
 
 
