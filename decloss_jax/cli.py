@@ -6,7 +6,6 @@ A user's mistake is answered with one sentence and exit status 2. Imports stand 
 
 import argparse
 import functools
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,16 +81,18 @@ RES_SCALE_HELP = "EDSR's residual scale, where the file does not say it (default
 
 def upscale(options: argparse.Namespace) -> int:
     """Upscales a picture or a folder of pictures."""
-    from decloss_jax import inference
+    import jax
+
+    from decloss_jax import inference, scripts
     from decloss_jax.upscaling import upscale_files
 
-    use_compilation_cache()
+    scripts.use_compilation_cache()
     model, params, line = load_network(options.weights, options.res_scale)
     print(line, file=sys.stderr)
     network = functools.partial(
         inference.upscale,
         model,
-        params,
+        jax.device_put(params),
         tile=options.tile or inference.DEFAULT_TILE,
         self_ensemble=options.self_ensemble,
     )
@@ -131,23 +132,16 @@ def check_data(options: argparse.Namespace) -> int:
 
 def compare_torch(options: argparse.Namespace) -> int:
     """Prints how far each part is from PyTorch; status 1 when one is further than its bound."""
+    from decloss_jax import scripts
     from decloss_jax.compare_torch import compare
 
-    use_compilation_cache()
+    scripts.use_compilation_cache()
     network = None
     if options.weights is not None:
         model, params, line = load_network(options.weights, options.res_scale)
         print(line)
         network = (model, params)
     return 0 if compare(network) else 1
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs for the next run, where train.py keeps them too."""
-    import jax
-
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path.home() / ".cache" / "decloss_jax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
 
 
 def load_network(path: Path, res_scale: float | None) -> tuple[Any, Any, str]:

@@ -23,6 +23,7 @@ SIBLINGS = {
     ("training", "inference"),  # validation measures whole images
     ("evaluation", "inference"),
     ("cli", "compare_torch"),
+    ("cli", "scripts"),
     ("__main__", "cli"),
 }
 # LPIPS is a network: this file puts features, weights and distance together, a tier above the other metrics.
