@@ -28,6 +28,15 @@ def test_upscale_picture_keeps_what_the_picture_is():
     assert (np.diff(result.alpha, axis=1) >= 0).all()
 
 
+def test_upscale_picture_does_not_show_the_network_what_lies_under_alpha():
+    alpha = np.ones((8, 8), np.float32)
+    alpha[:, 4:] = 0
+    white = np.ones((8, 8, 3))
+    black = np.where(alpha[..., None] > 0, white, 0)
+    expected = upscale_picture(repeat, picture(white, alpha)).color
+    np.testing.assert_array_equal(upscale_picture(repeat, picture(black, alpha)).color, expected)
+
+
 def test_fill_transparent_keeps_visible_colours_and_hides_what_lies_under_alpha():
     random = np.random.default_rng(0)
     color = random.uniform(0.4, 0.6, size=(13, 22, 3)).astype(np.float32)
