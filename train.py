@@ -35,8 +35,9 @@ def main(arguments: list[str]) -> int:
     workdir = WORKDIR.value or os.path.join("runs", name)
     scripts.use_compilation_cache()
     if PROCESSES.value > 1:
+        port = (COORDINATOR.value or "").rpartition(":")[2]
         checks.check(
-            bool(COORDINATOR.value) and PROCESS.value < PROCESSES.value,
+            port.isdigit() and PROCESS.value < PROCESSES.value,
             "--coordinator and --process",
             expected=f"HOST:PORT of process 0 and a number from 0 to {PROCESSES.value - 1}",
             got=f"{COORDINATOR.value} and {PROCESS.value}",
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
         loop.run(CONFIG.value, workdir)
     except loop.Stopped as stopped:
         print(stopped, file=sys.stderr)
-        return 130
+        return scripts.INTERRUPTED
     return 0
 
 

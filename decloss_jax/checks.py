@@ -67,6 +67,12 @@ def check_positive(name: str, value: float) -> None:
     check(value > 0, name, expected="a value above 0", got=value, remedy=f"raise {name}")
 
 
+def check_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
+    """Raises `UserError` unless low <= value <= high."""
+    wanted = f"{low} or more" if high == float("inf") else f"{low} to {high}"
+    check(low <= value <= high, name, expected=wanted, got=value, remedy=f"change {name}")
+
+
 def nearest(name: str, candidates: Iterable[str]) -> str:
     """Returns " (nearest: x)" for the candidate most like `name`, or an empty text."""
     close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)

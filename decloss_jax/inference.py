@@ -28,6 +28,12 @@ RECEPTIVE_RADIUS: dict[type[nn.Module], Callable[[Any], int]] = {
     RRDBNet: lambda model: UNSHUFFLE_FACTORS[model.scale] * (15 * model.blocks + 5),
 }
 
+# What must divide the sides of the images that a network sees.
+SIDE_DIVISOR: dict[type[nn.Module], Callable[[Any], int]] = {
+    EDSR: lambda model: 1,
+    RRDBNet: lambda model: UNSHUFFLE_FACTORS[model.scale],
+}
+
 
 def upscale(
     model: nn.Module,
@@ -43,7 +49,8 @@ def upscale(
 
     An image larger than a tile is cut into tiles that overlap, on the host; of each, the middle is used.
     Where the overlap reaches the receptive radius the result equals the whole image's, up to rounding. When
-    the device's memory is exhausted the tiles are halved.
+    the device's memory is exhausted the tiles are halved. Where RRDBNet at scale 1 or 2 needs sides that 4 or
+    2 divides, the image is continued by reflection at the bottom and on the right, and the result cropped.
 
     Args:
         model: the generator.
@@ -134,6 +141,11 @@ def upscale_in_tiles(
     model: nn.Module, params: Any, low: np.ndarray, *, tile: int, overlap: int | None, shape: Size
 ) -> np.ndarray:
     """Super-resolves [h,w,3] floats tile by tile; every tile has the same shape."""
+    divisor = SIDE_DIVISOR[type(model)](model)
+    wanted_height, wanted_width = low.shape[:2]
+    # Tiles start and end at multiples of the divisor when the whole image does.
+    low = np.pad(low, ((0, -wanted_height % divisor), (0, -wanted_width % divisor), (0, 0)), mode="reflect")
+    shape = (shape[0] + -shape[0] % divisor, shape[1] + -shape[1] % divisor)
     if overlap is None:
         radius = RECEPTIVE_RADIUS[type(model)](model)
         overlap = radius if 3 * radius <= tile else tile // 8
@@ -153,7 +165,7 @@ def upscale_in_tiles(
             rows = slice(scale * (top - row), scale * (bottom - row))
             columns = slice(scale * (left - column), scale * (right - column))
             sr[scale * top : scale * bottom, scale * left : scale * right] = result[rows, columns]
-    return sr
+    return sr[: scale * wanted_height, : scale * wanted_width]
 
 
 def cut(length: int, window: int, overlap: int) -> list[tuple[int, int, int]]:

@@ -40,7 +40,7 @@ class Journal:
         from tensorboardX import SummaryWriter
 
         path = workdir / "journal.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         kept = lines[:1] or [json.dumps(header)]
         kept += [line for line in lines[1:] if step_of(line) <= step]
         files.write_atomically(path, "".join(line + "\n" for line in kept))
@@ -68,10 +68,10 @@ class Journal:
 
 
 def step_of(line: str) -> float:
-    """Returns the step of a journal line; infinity for the line that a crash cut off."""
+    """Returns the step of a journal line; infinity for one that a crash cut off or garbled."""
     try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError):
         return float("inf")
 
 

@@ -2,6 +2,7 @@
 
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from ml_collections import ConfigDict
 from decloss_jax import checks
 from decloss_jax.configuration import flatten
 
+INTERRUPTED = 130  # the shell's status of a command that Ctrl-C ended
+
 
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Runs a script's `main` under absl; a user's mistake ends it with one sentence and status 2."""
@@ -21,7 +24,12 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             return main(arguments)
         except checks.UserError as error:
             return complain(error)
+        except KeyboardInterrupt:
+            print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
+            return INTERRUPTED
 
+    # As an exception it lets temporary folders be removed on the way out.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     app.run(guarded, flags_parser=parse_flags)
 
 
@@ -46,8 +54,8 @@ def parse_flags(arguments: list[str]) -> list[str]:
             remedy="write options as --name=value",
         )
         if flags.FLAGS["verbosity"].using_default_value:
-            # Orbax reports every file; --verbosity=0 shows that.
-            flags.FLAGS["verbosity"].value = logging.ERROR
+            # Orbax reports every file; --verbosity=0 shows that. Set so, and not by `.value`, absl keeps it.
+            setattr(flags.FLAGS, "verbosity", logging.ERROR)  # noqa: B010 (mypy knows no such attribute)
         return rest
     except (flags.Error, checks.UserError) as error:
         sys.exit(complain(error))
@@ -58,7 +66,10 @@ def check_config_arguments(arguments: list[str]) -> None:
 
     The flags library would name neither the nearest file nor the nearest field.
     """
-    names = [argument.partition("=")[0].lstrip("-") for argument in arguments[1:]]
+    names = [
+        argument.partition("=")[0].lstrip("-") if argument.startswith("-") else ""
+        for argument in arguments[1:]
+    ]
     if "config" not in names:
         return
     position = len(names) - names[::-1].index("config")  # of the last one, which is the one that counts
@@ -70,7 +81,12 @@ def check_config_arguments(arguments: list[str]) -> None:
         got=f"{path}{checks.nearest(str(path), map(str, Path('configs').glob('**/*.py')))}",
         remedy="choose a file of configs/ or write one",
     )
-    namespace = runpy.run_path(str(path))
+    try:
+        namespace = runpy.run_path(str(path))
+    except SyntaxError as error:
+        checks.fail(
+            str(path), expected="a Python file", got=f"line {error.lineno}: {error.msg}", remedy="mend it"
+        )
     checks.check(
         "get_config" in namespace,
         str(path),

@@ -78,6 +78,7 @@ def flip_a_bit(directory):
         (flip_a_bit, "is not what was written"),
         (lambda directory: largest_file(directory).unlink(), "is missing"),
         (lambda directory: (directory / "SHA256SUMS").unlink(), "saving was cut off"),
+        (lambda directory: (directory / "SHA256SUMS").write_text(""), "is not in SHA256SUMS"),
     ],
 )
 def test_damaged_steps_are_noticed_and_the_one_before_is_used(tmp_path, damage, report, capsys):

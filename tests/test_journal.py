@@ -14,7 +14,7 @@ def write(workdir, steps, start):
 def test_journal_drops_what_is_newer_than_the_checkpoint(tmp_path):
     write(tmp_path, [1, 2, 3, 4], start=0)
     with (tmp_path / "journal.jsonl").open("a") as file:
-        file.write('{"step": 5, "sta')  # a crash in the middle of a line
+        file.write('null\n\0\0\n{"step": 5, "sta')  # what a crash or a power cut leaves
     write(tmp_path, [3, 4], start=2)
     header, records = read(tmp_path)
     assert header == {"config": {"seed": 0}}  # of the run's beginning

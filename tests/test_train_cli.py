@@ -1,5 +1,6 @@
 """train.py as a user types it: two stages on real photographs, kill -9, resume, mistakes."""
 
+import fcntl
 import json
 import os
 import signal
@@ -104,6 +105,7 @@ def test_train_again_changes_nothing(finished):
     before = (finished / "journal.jsonl").read_bytes()
     result = run("train.py", *TINY, f"--workdir={finished}")
     assert result.returncode == 0, result.stderr
+    assert result.stderr == f"finetune: complete at step {PRETRAIN + FINETUNE}\n"  # and no log of Orbax
     assert (finished / "journal.jsonl").read_bytes() == before
 
 
@@ -158,13 +160,23 @@ def test_train_stops_at_a_loss_that_is_not_finite(tmp_path):
         (["--config.finetune.weights.gan=1.0"], ["finetune.weights", "gan"]),
         (["--config.pretrain.steps=0", "--config.finetune.steps=0"], ["a step to do"]),
         (["--config.init_from=nowhere.pth"], ["nowhere.pth"]),
+        (["--config.decloss.mode=multply"], ["enhancement mode", "nearest: multiply"]),
+        (["--config.decloss.tile_size=0"], ["tile_size"]),
+        (["--config.pretrain.schedule=cosin"], ["pretrain.schedule", "nearest: cosine"]),
+        (["--config.model.dtype=float33"], ["model.dtype"]),
+        (["--config.model.features=0"], ["model.features", "1 or more"]),
+        (["--config.adam_b1=1.5"], ["adam_b1"]),
+        (["--config.seed=-1"], ["seed", "0 to 4294967295"]),
+        (["--config.validation_images=-1"], ["validation_images"]),
+        (["--config=README.md"], ["README.md", "a Python file"]),
         (["extra"], ["expected flags only, got extra"]),
         (["--config=configs/edsr_decloss"], ["configs/edsr_decloss.py"]),
     ],
 )
 def test_train_answers_a_mistake_with_one_sentence(tmp_path, arguments, words):
-    result = run("train.py", *TINY, f"--workdir={tmp_path / 'run'}", *arguments)
-    assert_one_sentence(result, *words)
+    workdir = tmp_path / "run"
+    assert_one_sentence(run("train.py", *TINY, f"--workdir={workdir}", *arguments), *words)
+    assert not workdir.exists()
 
 
 def test_train_refuses_a_batch_that_the_devices_cannot_share(tmp_path):
@@ -181,3 +193,24 @@ def test_train_refuses_the_workdir_of_another_config(finished):
 def test_train_help_is_quick_and_complete():
     result = run("train.py", "--help")
     assert "--workdir" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("place", ["file", "file/run", "/proc/run"])
+def test_train_refuses_a_workdir_that_cannot_be_written(tmp_path, place):
+    (tmp_path / "file").write_text("not a folder")
+    assert_one_sentence(
+        run("train.py", *TINY, f"--workdir={tmp_path / place}"), "workdir", "another --workdir"
+    )
+
+
+def test_train_refuses_a_workdir_that_another_process_holds(tmp_path):
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert_one_sentence(run("train.py", *TINY, f"--workdir={tmp_path}"), "one that is in use")
+
+
+def test_train_refuses_weights_of_another_network(finished, tmp_path):
+    workdir = tmp_path / "run"
+    arguments = (f"--config.init_from={finished}", "--config.model.features=8", f"--workdir={workdir}")
+    assert_one_sentence(run("train.py", *TINY, *arguments), "body_0/conv1/bias", "expected", "(8,)", "(4,)")
+    assert not workdir.exists()

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,17 @@ from ml_collections import ConfigDict
 
 from decloss_jax import checkpoint, checks, console, parallel
 from decloss_jax.data.cache import PairedImages, open_cache
+from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.pipeline import batches, check_crops
 from decloss_jax.data.sources import build_source
 from decloss_jax.journal import Journal, versions
 from decloss_jax.models import build_model
 from decloss_jax.training.optim import build_optimizer, build_schedule
 from decloss_jax.training.state import TrainState, abstract_state, initial_params, start_stage
-from decloss_jax.training.step import make_train_step
-from decloss_jax.training.terms import Term, build_terms
-from decloss_jax.training.validation import validate
-from decloss_jax.training.workdir import StopRequest, claim, record_config
+from decloss_jax.training.step import TrainStep, make_train_step
+from decloss_jax.training.terms import build_terms
+from decloss_jax.training.validation import check_sizes, validate
+from decloss_jax.training.workdir import StopRequest, check_same_config, claim, record_config
 
 # Steps that may be under way on the devices before the loss of the oldest is looked at.
 STEPS_IN_FLIGHT = 2
@@ -42,14 +44,12 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage, ready to be compiled: updates first_step + 1 to last_step of the run."""
+    """One stage: updates first_step + 1 to last_step of the run, and the function that does one."""
 
     name: str
     first_step: int
     last_step: int
-    terms: dict[str, Term]
-    weights: dict[str, float]
-    schedule: optax.Schedule
+    train_step: TrainStep
 
 
 @dataclass(frozen=True)
@@ -68,28 +68,37 @@ class Run:
 def run(config: ConfigDict, workdir: str | Path) -> None:
     """Trains what `config` describes in `workdir`, from its last checkpoint if there is one.
 
+    Whatever can be refused is refused before anything is written, cheap checks first.
+
     Raises:
         UserError: a config that cannot be run, data that cannot be read, a workdir of another run.
         NonFiniteLoss: training diverged; the last good checkpoint is kept.
         Stopped: SIGTERM or Ctrl-C; the state has been saved.
     """
     workdir = Path(workdir).resolve()
+    check_same_config(workdir, config.to_dict())
     mesh = parallel.data_mesh()
-    parallel.check_batch_size(config.batch_size, mesh)
-    check_intervals(config)
-    stages = plan_stages(config, mesh)
-    model = build_model(config.model)
+    check_values(config, mesh)
+    model, optimizer = build_model(config.model), build_optimizer(config)
+    sources = {
+        split: build_source(config.data, scale=config.model.scale, split=split)
+        for split in ("train", "validation")
+    }
+    stages = plan_stages(config, model, optimizer, mesh)
+    params = None if checkpoint.trained_stages(workdir) else initial_params(config, model, mesh)
     this = Run(
         config=config,
         workdir=workdir,
         mesh=mesh,
         model=model,
-        optimizer=build_optimizer(config),
-        images=open_images(config, "train"),
-        validation=open_images(config, "validation"),
+        optimizer=optimizer,
+        images=open_images(config, sources["train"]),
+        validation=open_images(config, sources["validation"][: config.validation_images]),
     )
     check_crops(this.images, config.model.scale, config.data.crop_size)
-    with claim(workdir, config) as stop, contextlib.ExitStack() as resources:
+    check_sizes(this.validation, config.model.scale)
+    with claim(workdir) as stop, contextlib.ExitStack() as resources:
+        record_config(workdir, config.to_dict())
         saved = {
             stage.name: resources.enter_context(
                 checkpoint.StageCheckpoints(workdir, stage.name, config=config.to_dict())
@@ -97,64 +106,76 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
             for stage in stages
         }
         begun = [stage for stage in stages if saved[stage.name].latest_step() is not None]
-        params = None if begun else initial_params(config, model, mesh)
-        record_config(workdir, config.to_dict())
+        if params is None and not begun:  # all checkpoints were damaged
+            params = initial_params(config, model, mesh)
         for stage in stages[stages.index(begun[-1]) if begun else 0 :]:
             params = train_stage(this, stage, saved[stage.name], params, stop)
 
 
-def check_intervals(config: ConfigDict) -> None:
-    """Raises `UserError` unless the loop's intervals are positive."""
+def check_values(config: ConfigDict, mesh: Mesh) -> None:
+    """Raises `UserError` for a number out of its range, where no part of the program is nearer to it."""
+    parallel.check_batch_size(config.batch_size, mesh)
+    checks.check_range("seed", config.seed, 0, 2**32 - 1)
+    checks.check_positive("data.crop_size", config.data.crop_size)
+    checks.check_divisible("data.crop_size", config.data.crop_size, "model.scale", config.model.scale)
     for field in ("log_every_steps", "eval_every_steps", "checkpoint_every_steps"):
         checks.check_positive(field, config[field])
+    for field in ("validation_images", "sample_images"):
+        checks.check_range(field, config[field], 0)
+    checks.check_range("data.threads", config.data.threads, 0)
 
 
-def plan_stages(config: ConfigDict, mesh: Mesh) -> list[Stage]:
+def plan_stages(
+    config: ConfigDict, model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> list[Stage]:
     """Builds the stages that have steps; with `init_from`, stage 2 alone.
 
+    Each step is traced on shapes, so that a mistake in stage 2 is not found after all of stage 1.
+
     Raises:
-        UserError: whatever is wrong with a stage, before anything is read or written.
+        UserError: whatever is wrong with a stage.
     """
     stages: list[Stage] = []
     done = 0
     for name in checkpoint.STAGES:
         options = config[name]
-        checks.check(
-            options.steps >= 0,
-            f"{name}.steps",
-            expected="0 (leave the stage out) or more",
-            got=options.steps,
-            remedy=f"change --config.{name}.steps",
-        )
+        checks.check_range(f"{name}.steps", options.steps, 0)
         if options.steps == 0 or (name == "pretrain" and config.init_from):
             continue
         terms = build_terms(config, name, mesh)
-        stages.append(
-            Stage(
-                name=name,
-                first_step=done,
-                last_step=done + options.steps,
-                terms=terms,
-                weights={term: options.weights[term] for term in terms},
-                schedule=build_schedule(options, name),
-            )
+        train_step = make_train_step(
+            model,
+            terms=terms,
+            weights={term: options.weights[term] for term in terms},
+            optimizer=optimizer,
+            schedule=build_schedule(options, name),
+            first_step=done,
+            mesh=mesh,
         )
+        jax.eval_shape(train_step, abstract_state(model, optimizer), abstract_batch(config))
+        stages.append(Stage(name, done, done + options.steps, train_step))
         done += options.steps
     checks.check(
         bool(stages),
-        "pretrain.steps and finetune.steps",
+        "steps of the stages",
         expected="a step to do",
-        got="none",
+        got="finetune.steps 0, and init_from leaves stage 1 out" if config.init_from else "0 in both",
         remedy="set --config.pretrain.steps or --config.finetune.steps",
     )
     return stages
 
 
-def open_images(config: ConfigDict, split: str) -> PairedImages:
+def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the shapes and dtypes of a global batch."""
+    sides = {"low": config.data.crop_size // config.model.scale, "hr": config.data.crop_size}
+    return {
+        key: jax.ShapeDtypeStruct((config.batch_size, side, side, 3), jnp.uint8)
+        for key, side in sides.items()
+    }
+
+
+def open_images(config: ConfigDict, pairs: Sequence[ImagePair]) -> PairedImages:
     """Opens the decoded images of a split; the first use decodes them."""
-    pairs = build_source(config.data, scale=config.model.scale, split=split)
-    if split == "validation":
-        pairs = pairs[: config.validation_images]
     return open_cache(pairs, scale=config.model.scale, cache_dir=config.data.cache_dir)
 
 
@@ -165,16 +186,10 @@ def train_stage(
     config = this.config
     state, done = begin(this, stage, saved, params)
     if done == stage.last_step:
+        console.say(f"{stage.name}: complete at step {done}")
         return state.params
-    train_step = make_train_step(
-        this.model,
-        terms=stage.terms,
-        weights=stage.weights,
-        optimizer=this.optimizer,
-        schedule=stage.schedule,
-        first_step=stage.first_step,
-        mesh=this.mesh,
-    )
+    if parallel.any_process(stop.requested()):
+        raise Stopped(f"stopped before {stage.name}; the same command goes on from there")
     stream = batches(
         this.images,
         scale=config.model.scale,
@@ -195,7 +210,7 @@ def train_stage(
         console.progress(stage.name, steps, done=done - stage.first_step) as advance,
     ):
         for step in range(done + 1, stage.last_step + 1):
-            state, metrics = train_step(state, parallel.shard_batch(next(stream), this.mesh))
+            state, metrics = stage.train_step(state, parallel.shard_batch(next(stream), this.mesh))
             rate.count()
             in_flight.append((step, metrics))
             last = step == stage.last_step
@@ -218,7 +233,7 @@ def train_stage(
                 journal.write({"step": step, "stage": stage.name} | record)
             if saving:
                 saved.save(step, state, quality or None)
-            if logging or saving:
+            if logging or saving or step == done + 1:  # the first step was compiled
                 rate.restart()
             if stopping and not last:
                 raise Stopped(f"stopped at step {step}, state saved; the same command goes on from there")
@@ -230,7 +245,8 @@ def begin(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: A
     step = saved.latest_step()
     if step is None:
         return start_stage(params, stage.first_step, this.optimizer, this.mesh), stage.first_step
-    console.say(f"{stage.name}: going on from the checkpoint of step {step}")
+    if step < stage.last_step:
+        console.say(f"{stage.name}: going on from the checkpoint of step {step}")
     abstract = abstract_state(this.model, this.optimizer)
     return saved.restore(step, abstract, parallel.replicated(this.mesh)), step
 
@@ -255,7 +271,7 @@ def check_finite(step: int, metrics: dict[str, Array], *, stage: str, saved: int
         return
     losses = [name for name in metrics if name.startswith("loss/") and name != "loss/total"]
     broken = next((name for name in losses if not jnp.isfinite(metrics[name])), "gradient_norm")
-    kept = "no checkpoint was saved yet" if saved is None else f"the checkpoint of step {saved} is kept"
+    kept = f"no checkpoint of {stage} yet" if saved is None else f"the checkpoint of step {saved} is kept"
     raise NonFiniteLoss(
         f"{broken} at step {step} ({stage}): expected a finite number, got {float(metrics[broken])}; {kept}: "
         f"lower --config.{stage}.learning_rate or the weight of the term, in a new workdir."

@@ -7,20 +7,38 @@ import optax
 
 from decloss_jax import checks
 
-SCHEDULES = ("cosine", "constant")
+
+def cosine_cycles(peak: float, steps: int, cycles: int, gamma: float) -> list[optax.Schedule]:
+    """Returns cosines from peak gamma^k to 0, one for each cycle of `steps`."""
+    return [optax.cosine_decay_schedule(peak * gamma**cycle, steps) for cycle in range(cycles)]
+
+
+def constant_cycles(peak: float, steps: int, cycles: int, gamma: float) -> list[optax.Schedule]:
+    """Returns the constants peak gamma^k, one for each cycle of `steps`."""
+    return [optax.constant_schedule(peak * gamma**cycle) for cycle in range(cycles)]
+
+
+SCHEDULES = {"cosine": cosine_cycles, "constant": constant_cycles}
 
 
 def build_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformation:
-    """Builds Adam without its learning rate, which the step takes from the schedule."""
+    """Builds Adam without its learning rate, which the step takes from the schedule.
+
+    Raises:
+        UserError: a decay rate outside 0 to 0.999999, an epsilon that is not positive.
+    """
+    for name in ("adam_b1", "adam_b2"):
+        checks.check_range(name, config[name], 0.0, 0.999999)
+    checks.check_positive("adam_eps", config["adam_eps"])
     return optax.scale_by_adam(b1=config["adam_b1"], b2=config["adam_b2"], eps=config["adam_eps"])
 
 
 def build_schedule(stage: Mapping[str, Any], name: str) -> optax.Schedule:
     """Builds the learning rate of a stage as a function of the updates done in it.
 
-    Linear warm-up from 0 over `warmup_steps`; then a cosine from the peak to 0 at `steps`, cut by `restarts`
-    into equal cycles whose peaks shrink by `restart_gamma` (SGDR, Loshchilov and Hutter 2017), or the
-    constant peak.
+    Linear warm-up from 0 over `warmup_steps`; then a cosine from the peak to 0 at `steps`, or the constant
+    peak; `restarts` cuts that into equal cycles whose peaks shrink by `restart_gamma` (SGDR, Loshchilov and
+    Hutter 2017).
 
     Args:
         stage: `config.pretrain` or `config.finetune`.
@@ -47,19 +65,7 @@ def build_schedule(stage: Mapping[str, Any], name: str) -> optax.Schedule:
         got=stage["restarts"],
         remedy=f"change --config.{name}.restarts",
     )
-    if stage["schedule"] == "cosine":
-        bodies = [
-            optax.cosine_decay_schedule(peak * stage["restart_gamma"] ** cycle, cycle_steps)
-            for cycle in range(cycles)
-        ]
-    elif stage["schedule"] == "constant":
-        bodies = [optax.constant_schedule(peak)]
-    else:
-        checks.fail(
-            f"{name}.schedule",
-            expected=f"one of {', '.join(SCHEDULES)}",
-            got=stage["schedule"],
-            remedy="choose a listed schedule",
-        )
+    make_cycles = checks.look_up(SCHEDULES, stage["schedule"], f"{name}.schedule")
+    bodies = make_cycles(peak, cycle_steps, cycles, stage["restart_gamma"])
     boundaries = [warmup + cycle * cycle_steps for cycle in range(len(bodies))]
     return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), *bodies], boundaries)

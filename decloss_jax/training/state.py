@@ -14,7 +14,8 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from decloss_jax import checkpoint, checks, console, parallel
-from decloss_jax.weights import load_generator
+from decloss_jax.models import build_model
+from decloss_jax.weights import describe, load_generator
 
 
 @flax.struct.dataclass
@@ -53,12 +54,27 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
         return jax.jit(draw, out_shardings=parallel.replicated(mesh))()
     if Path(source).is_dir():
         stage = "pretrain" if "pretrain" in checkpoint.trained_stages(Path(source)) else None
-        _, params, description = checkpoint.load_generator(source, stage=stage)
+        saved_config, params, description = checkpoint.load_generator(source, stage=stage)
+        check_same_network(source, build_model(saved_config["model"]), model)
+        console.say(f"starting from {source}, {description['stage']}, step {description['step']}")
     else:
         _, params, description = load_generator(source)
+        console.say(f"starting from {describe(description)}")
     check_params(source, params, jax.eval_shape(draw))
-    console.say(f"starting from {source}: {description}")
     return jax.device_put(params, parallel.replicated(mesh))
+
+
+def check_same_network(source: str, theirs: nn.Module, ours: nn.Module) -> None:
+    """Raises `UserError` for an attribute that changes what the network computes but no shape: res_scale."""
+    for name in ("scale", "res_scale"):
+        here, there = getattr(ours, name, None), getattr(theirs, name, None)
+        checks.check(
+            here == there,
+            f"init_from {source}",
+            expected=f"a network with {name} {here}",
+            got=there,
+            remedy=f"set --config.model.{name}={there}",
+        )
 
 
 def check_params(source: str, params: Any, expected: Any) -> None:

@@ -15,7 +15,8 @@ from decloss_jax.losses.pixel import l1_loss
 from decloss_jax.models.features import check_taps, extract_features, last_convolution, normalize_imagenet
 from decloss_jax.weights.trunks import load_trunk
 
-SCOPES = ("global", "device")
+# Over which mesh axis the mini-patches are gathered.
+SCOPES = {"global": parallel.DATA_AXIS, "device": None}
 
 
 class Term(NamedTuple):
@@ -78,11 +79,7 @@ def build_decloss(config: Any, mesh: Mesh) -> Term:
     with scope "global" only the mini-patch vectors are gathered, with "device" nothing is.
     """
     options = config.decloss
-    scope = options.scope
-    if scope not in SCOPES:
-        checks.fail(
-            "decloss.scope", expected=f"one of {', '.join(SCOPES)}", got=scope, remedy="choose a listed scope"
-        )
+    axis_name = checks.look_up(SCOPES, options.scope, "decloss.scope")
     checks.check_divisible("data.crop_size", config.data.crop_size, "decloss.patch_size", options.patch_size)
     local = functools.partial(
         decloss_terms,
@@ -96,12 +93,12 @@ def build_decloss(config: Any, mesh: Mesh) -> Term:
         temperature=options.temperature,
         tile_size=options.tile_size,
         precision=options.precision,
-        axis_name=parallel.DATA_AXIS if scope == "global" else None,
+        axis_name=axis_name,
     )
 
     def of_shard(frozen: Any, sr: Array, hr: Array) -> tuple[Array, dict[str, Array]]:
         value, shares = local(sr, hr)
-        if scope == "device":
+        if axis_name is None:
             value, shares = jax.lax.pmean((value, shares), parallel.DATA_AXIS)
         return value, {f"decloss/{name}": share for name, share in shares.items()}
 

@@ -7,10 +7,24 @@ import numpy as np
 from flax import linen as nn
 from PIL import Image
 
+from decloss_jax import checks
 from decloss_jax.data.cache import PairedImages
 from decloss_jax.inference import upscale
 from decloss_jax.metrics.fidelity import psnr
+from decloss_jax.ops.padding import shared_shapes
 from decloss_jax.ops.quantize import to_uint8
+
+
+def check_sizes(images: PairedImages, scale: int) -> None:
+    """Raises `UserError` for an image that is gone when the border of s pixels is cut, by its name."""
+    for index, name in enumerate(images.names):
+        checks.check(
+            min(images.size(index)) > 2 * scale,
+            f"validation image {name}",
+            expected=f"more than {2 * scale} pixels on each side",
+            got=" x ".join(map(str, images.size(index))),
+            remedy="take it out",
+        )
 
 
 def strip(low: np.ndarray, sr: np.ndarray, hr: np.ndarray) -> np.ndarray:
@@ -41,10 +55,11 @@ def validate(
     Returns:
         {"psnr_y": dB, "psnr_rgb": dB}, means over the images.
     """
+    shapes = shared_shapes(images.low(index).shape[:2] for index in range(len(images)))
     values: dict[str, list[float]] = {"psnr_y": [], "psnr_rgb": []}
     for index in range(len(images)):
         low, hr = np.asarray(images.low(index)), np.asarray(images.hr(index))
-        sr = to_uint8(upscale(model, params, low))
+        sr = to_uint8(upscale(model, params, low, shape=shapes[low.shape[:2]]))
         values["psnr_y"].append(psnr(sr, hr, crop_border=scale, channel="y"))
         values["psnr_rgb"].append(psnr(sr, hr, crop_border=scale, channel="rgb"))
         if index < samples:

@@ -10,7 +10,6 @@ from types import FrameType
 from typing import Any
 
 import jax
-from ml_collections import ConfigDict
 
 from decloss_jax import checks, files
 from decloss_jax.configuration import flatten
@@ -46,8 +45,13 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
     path = workdir / "config.json"
     if not path.exists():
         return
-    # Through JSON, so that tuples and lists compare equal.
-    before, now = flatten(json.loads(path.read_text())), flatten(json.loads(json.dumps(config)))
+    try:
+        before = flatten(json.loads(path.read_text()))
+    except (OSError, ValueError) as error:
+        checks.fail(
+            str(path), expected="the config of a run", got=str(error), remedy="choose another --workdir"
+        )
+    now = flatten(json.loads(json.dumps(config)))  # through JSON, so that tuples and lists compare equal
     missing = object()
     differing = [
         f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}"
@@ -71,14 +75,22 @@ def record_config(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def claim(workdir: Path, config: ConfigDict) -> Iterator[StopRequest]:
-    """Holds the workdir for this run: no second process, no other config.
+def claim(workdir: Path) -> Iterator[StopRequest]:
+    """Holds the workdir for this run: no second process may train in it.
 
     Yields:
         The request to stop, which SIGTERM and Ctrl-C set.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
-    check_same_config(workdir, config.to_dict())
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / ".lock").touch()
+    except OSError as error:
+        checks.fail(
+            f"workdir {workdir}",
+            expected="a folder that can be written to",
+            got=error.strerror,
+            remedy="choose another --workdir",
+        )
     stop = StopRequest()
     handlers = {number: signal.signal(number, stop.catch) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
