@@ -56,11 +56,12 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
         stage = "pretrain" if "pretrain" in checkpoint.trained_stages(Path(source)) else None
         saved_config, params, description = checkpoint.load_generator(source, stage=stage)
         check_same_network(source, build_model(saved_config["model"]), model)
-        console.say(f"starting from {source}, {description['stage']}, step {description['step']}")
+        origin = f"{source}, {description['stage']}, step {description['step']}"
     else:
         _, params, description = load_generator(source)
-        console.say(f"starting from {describe(description)}")
+        origin = describe(description)
     check_params(source, params, jax.eval_shape(draw))
+    console.say(f"starting from {origin}")
     return jax.device_put(params, parallel.replicated(mesh))
 
 
