@@ -30,13 +30,13 @@ def test_difference_gives_the_largest_absolute_and_relative_difference():
 
 
 def test_compare_prints_every_quantity_of_every_part(monkeypatch, capsys):
-    choose(monkeypatch, "EDSR x2", "L1", "DECLoss", "LPIPS alex")
+    choose(monkeypatch, "EDSR x2", "L1", "DECLoss", "LPIPS alex", "GAN and RaGAN")
     assert cli.main(["compare-torch"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["part", "quantity", "absolute", "relative", "bound"]
-    assert len(lines) == 1 + 3 + 3 * 2 + 1
+    assert len(lines) == 1 + 3 + 4 * 2 + 1
     assert all(line.endswith("ok") for line in lines[1:-1])
-    assert lines[-1].startswith("9 differences, all within their bounds")
+    assert lines[-1].startswith("11 differences, all within their bounds")
 
 
 def test_compare_finds_a_wrong_network(monkeypatch, capsys):

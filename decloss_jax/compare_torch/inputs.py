@@ -15,7 +15,7 @@ from decloss_jax.models import EDSR, RRDBNet
 from decloss_jax.ops.resize import imresize
 from decloss_jax.weights import dialects
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray | jax.Array]
 
 PHOTOGRAPHS = ("astronaut", "motorcycle_left", "ihc", "retina")  # of the packaged training photographs
 LOW_SIZE = 16  # LR pixels a side

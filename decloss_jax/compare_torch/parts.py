@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from decloss_jax.compare_torch import torch_losses, torch_networks
+from decloss_jax.compare_torch.adversarial import compare_adversarial, compare_discriminator
 from decloss_jax.compare_torch.inputs import (
     BACKWARD,
     BACKWARD_FEATURES,
@@ -205,6 +206,8 @@ LOSS_PARTS: dict[str, Part] = {
     "DECLoss": compare_decloss,
     "LPIPS alex": functools.partial(compare_lpips, "alex"),
     "LPIPS vgg": functools.partial(compare_lpips, "vgg"),
+    "discriminator": compare_discriminator,
+    "GAN and RaGAN": compare_adversarial,
 }
 
 SMALL_EDSR = EDSR(scale=4, features=16, blocks=2)

@@ -120,6 +120,24 @@ def decloss(
     return -torch.log(q_pos[used] / q_neg[used]).mean()
 
 
+def gan_losses(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """Both sides of GAN and RaGAN on logits, by the cross-entropy; the generator's hold `real` constant."""
+
+    def cost(logits: Tensor, target: float) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+    def relative(real: Tensor, fake: Tensor, real_target: float) -> Tensor:
+        of_real = cost(real - fake.mean(), real_target)
+        return (of_real + cost(fake - real.mean(), 1 - real_target)) / 2
+
+    return {
+        "gan generator": cost(fake, 1.0),
+        "gan discriminator": cost(real, 1.0) + cost(fake, 0.0),
+        "ragan generator": relative(real.detach(), fake, 0.0),
+        "ragan discriminator": relative(real, fake, 1.0),
+    }
+
+
 def cosine_with_warmup(step: int, *, steps: int, warmup_steps: int, learning_rate: float) -> float:
     """Linear from 0 to the peak, then half a cosine to 0."""
     if step < warmup_steps:

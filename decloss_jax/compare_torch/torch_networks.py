@@ -111,6 +111,31 @@ def build_twin(model: models.EDSR | models.RRDBNet) -> nn.Module:
     return RrdbNet(model.scale, model.features, model.blocks, model.growth)
 
 
+class Discriminator(nn.Module):
+    """The VGG-style discriminator for patches of `size` pixels that leave a map of 4x4 after its stages."""
+
+    def __init__(self, size: int, features: int):
+        super().__init__()
+        self.stages = (size // 4).bit_length() - 1
+        before = 3
+        for s in range(self.stages):
+            width = features * min(2**s, 8)
+            self.add_module(f"conv{s}_0", nn.Conv2d(before, width, 3, padding=1, bias=s == 0))
+            self.add_module(f"conv{s}_1", nn.Conv2d(width, width, 4, stride=2, padding=1, bias=False))
+            self.add_module(f"bn{s}_0", nn.Identity() if s == 0 else nn.BatchNorm2d(width))
+            self.add_module(f"bn{s}_1", nn.BatchNorm2d(width))
+            before = width
+        self.linear1, self.linear2 = nn.Linear(before * 4 * 4, 100), nn.Linear(100, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images
+        for s in range(self.stages):
+            for part in (0, 1):
+                x = self.get_submodule(f"conv{s}_{part}")(x)
+                x = leaky_relu(self.get_submodule(f"bn{s}_{part}")(x))
+        return self.linear2(leaky_relu(self.linear1(x.flatten(1))))
+
+
 def trunk_features(
     network: str, weights: Sequence[dict[str, np.ndarray]], images: Tensor
 ) -> dict[str, Tensor]:

@@ -1,0 +1,111 @@
+"""The discriminator and the adversarial losses beside PyTorch's."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax.traverse_util import flatten_dict
+
+from decloss_jax.compare_torch import torch_losses, torch_networks
+from decloss_jax.compare_torch.inputs import (
+    BACKWARD_FEATURES,
+    FORWARD,
+    Comparison,
+    as_dithered_floats,
+    as_doubles,
+    crops,
+    to_numpy,
+    to_torch,
+)
+from decloss_jax.losses import adversarial
+from decloss_jax.models import VGGDiscriminator
+from decloss_jax.weights.discriminators import discriminator_variables
+
+FEATURES = 8
+
+
+def compare_discriminator() -> Iterator[Comparison]:
+    """Compares the logits in training and in evaluation, and the gradients in training."""
+    images = as_dithered_floats(crops(4)[1])
+    torch.manual_seed(0)
+    twin = torch_networks.Discriminator(images.shape[1], FEATURES)
+    twin(to_torch(images))  # moves the running statistics away from where they begin
+    attributes, variables = discriminator_variables(state_of(twin))
+    model = VGGDiscriminator(features=attributes["features"], input_size=attributes["input_size"])
+
+    def logits(variables: Any, images: Any) -> jax.Array:
+        return model.apply(variables, images, train=True, mutable="batch_stats")[0]
+
+    training, evaluation = jax.jit(logits)(variables, images), jax.jit(model.apply)(variables, images)
+    their_evaluation = twin.eval()(to_torch(images)).detach().numpy()
+    twin.train().double()
+    with jax.enable_x64(True):
+        of_variables, of_images = jax.jit(jax.grad(lambda v, x: logits(v, x).mean(), argnums=(0, 1)))(
+            as_doubles(variables), as_doubles(images)
+        )
+    tensor = to_torch(as_doubles(images))
+    their_training = twin(tensor)
+    their_training.mean().backward()
+
+    ours = {"training": training, "evaluation": evaluation}
+    theirs = {"training": their_training.detach().numpy(), "evaluation": their_evaluation}
+    yield Comparison("logits", ours, theirs, FORWARD)
+    yield Comparison(
+        "gradient of images", {"images": of_images}, {"images": to_numpy(tensor.grad)}, BACKWARD_FEATURES
+    )
+    yield Comparison("gradient of weights", *flat_gradients(of_variables, twin), FORWARD)
+
+
+def state_of(twin: torch.nn.Module) -> dict[str, np.ndarray]:
+    """Returns the torch network's state dict as arrays."""
+    return {key: tensor.numpy().copy() for key, tensor in twin.state_dict().items()}
+
+
+def flat_gradients(
+    of_variables: Any, twin: torch.nn.Module
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Returns our gradients and torch's by our names; torch's are named as its weights are, so converted."""
+    gradients = {name: to_array(p.grad) for name, p in twin.named_parameters()}
+    theirs = discriminator_variables(state_of(twin) | gradients)[1]["params"]
+    return flatten_dict(of_variables["params"], sep="/"), flatten_dict(theirs, sep="/")
+
+
+def to_array(gradient: torch.Tensor | None) -> np.ndarray:
+    """A gradient -> an array; NaN where there is none."""
+    return np.array(np.nan) if gradient is None else gradient.numpy()
+
+
+def compare_adversarial() -> Iterator[Comparison]:
+    """Compares both sides of GAN and RaGAN, and their gradients with respect to both logits."""
+    random = np.random.default_rng(4)
+    real, fake = (
+        random.normal(1, 3, (8, 1)).astype(np.float32),
+        random.normal(-1, 3, (8, 1)).astype(np.float32),
+    )
+
+    def losses(real: Any, fake: Any) -> dict[str, jax.Array]:
+        return {
+            "gan generator": adversarial.gan_generator_loss(fake),
+            "gan discriminator": adversarial.gan_discriminator_loss(real, fake),
+            "ragan generator": adversarial.ragan_generator_loss(real, fake),
+            "ragan discriminator": adversarial.ragan_discriminator_loss(real, fake),
+        }
+
+    values, gradients = jax.jit(losses)(real, fake), jax.jit(jax.jacrev(losses, argnums=(0, 1)))(real, fake)
+    tensors = [torch.from_numpy(logits.copy()).requires_grad_() for logits in (real, fake)]
+    their_values = torch_losses.gan_losses(*tensors)
+    their_gradients = {
+        name: np.stack([np.zeros_like(real) if g is None else g.numpy() for g in of_both])
+        for name, of_both in (
+            (name, torch.autograd.grad(value, tensors, allow_unused=True, retain_graph=True))
+            for name, value in their_values.items()
+        )
+    }
+    yield Comparison(
+        "output", values, {name: value.detach().numpy() for name, value in their_values.items()}, FORWARD
+    )
+    ours = {name: jnp.stack(of_both) for name, of_both in gradients.items()}
+    yield Comparison("gradient of logits", ours, their_gradients, FORWARD)
