@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from decloss_jax import checks
+from decloss_jax.losses.pixel import absolute
 
-CRITERIA = {"l1": jnp.abs, "l2": jnp.square}
+CRITERIA = {"l1": absolute, "l2": jnp.square}
 
 
 def perceptual_loss(
