@@ -28,9 +28,9 @@ from decloss_jax.losses.strips import Plan, mean_log_ratio
 # e^(1/t), summed over all mini-patches, has to fit float32 (at most e^88).
 LOWEST_TEMPERATURE = 1 / 70
 
-# Anchors per strip, at most. A pair of tiles makes 384 x 384 floats, half of a core's cache (1 MiB here), and
-# is large enough for products at full speed: the fastest of 128 ... 1152 at D = 12, 48, 192.
-TILE_SIZE = 384
+# Anchors per strip, at most. A pair of tiles makes 512 x 512 floats: as much as a core's cache holds (1 MiB
+# here), and enough for products at full speed on several cores. docs/decloss.md has the sizes tried.
+TILE_SIZE = 512
 
 # Of the products on accelerators; CPUs compute float32 at any of them.
 PRECISIONS: dict[str, lax.PrecisionLike] = {

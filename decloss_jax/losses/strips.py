@@ -106,14 +106,15 @@ def _run(
         q_pos, q_neg = jnp.where(used, q_pos, 1), jnp.where(used, q_neg, 1)
         sums += jnp.stack([jnp.sum(jnp.log(q_neg) - jnp.log(q_pos)), jnp.sum(used), positives])
         if strip is not None:
-            slope = jnp.where(used, jnp.stack([plan.k_pos / q_pos, plan.k_neg / q_neg]), 0)
+            slope = jnp.where(used, plan.k_pos / q_pos, 0), jnp.where(used, plan.k_neg / q_neg, 0)
             mine, column_part = _differentiate(plan, columns, own, strip, slope, slopes, column_part)
             row_part = _put(row_part, mine, i)
-            slopes = _put(slopes, slope, own)
+            slopes = _put(slopes[0], slope[0], own), _put(slopes[1], slope[1], own)
         return strip, slopes, row_part, column_part, sums
 
     strip = (zeros(m, size, size), zeros(m, size, size)) if with_gradient else None
-    carry = strip, zeros(m, 2, size), zeros(n, size, depth), zeros(m, depth, size), zeros(3)
+    slopes = zeros(m, size), zeros(m, size)
+    carry = strip, slopes, zeros(n, size, depth), zeros(m, depth, size), zeros(3)
     *_, row_part, column_part, sums = lax.fori_loop(0, n, add_strip, carry)
 
     if plan.axis_name is not None:
@@ -167,17 +168,23 @@ def _sweep(
     """Fills the strip of one tile of anchors; returns it, Q_pos and Q_neg [T], and how many are positive."""
     order = jnp.argsort(~near)  # tiles that may hold a positive first
     near_count = jnp.sum(near)
+    row_detail = row.detail_t.T
 
     def add_near(k: Array, carry: tuple) -> tuple:
         strip, positive_sum, negative_sum, positives = carry
         column = _tile(columns, order[k])
-        gram = jnp.matmul(row.detail_t.T, column.detail_t, precision=lax.Precision.HIGHEST)
+        gram = jnp.matmul(row_detail, column.detail_t, precision=lax.Precision.HIGHEST)
         positive = gram >= row.cut[:, None] + column.cut
         e_sr, e_hr = _exponentials(plan, row, column, jnp.where(positive, plan.k_pos, plan.k_neg))
         e_sr, e_hr = jnp.where(positive, e_sr, -e_sr), jnp.where(positive, e_hr, -e_hr)
         positive_sum += jnp.maximum(e_sr, 0) + jnp.maximum(e_hr, 0)
         negative_sum += jnp.minimum(e_sr, 0) + jnp.minimum(e_hr, 0)
-        return _keep(strip, e_sr, e_hr, order[k]), positive_sum, negative_sum, positives + jnp.sum(positive)
+        return (
+            _keep(strip, e_sr, e_hr, order[k]),
+            positive_sum,
+            negative_sum,
+            positives + jnp.sum(positive, axis=0),
+        )
 
     def add_far(k: Array, carry: tuple) -> tuple:
         strip, negative_sum = carry
@@ -186,10 +193,10 @@ def _sweep(
 
     # Tiles are summed element by element: faster than a sum along each row, and more exact.
     square = jnp.zeros_like(row.cut, shape=(len(row.cut), len(row.cut)))
-    carry = strip, square, square, jnp.zeros_like(row.longest)
+    carry = strip, square, square, jnp.zeros_like(row.cut)
     strip, positive_sum, negative_sum, positives = lax.fori_loop(0, near_count, add_near, carry)
     strip, negative_sum = lax.fori_loop(near_count, len(near), add_far, (strip, negative_sum))
-    return strip, positive_sum.sum(axis=1), -negative_sum.sum(axis=1), positives
+    return strip, positive_sum.sum(axis=1), -negative_sum.sum(axis=1), positives.sum()
 
 
 def _exponentials(plan: Plan, row: Tiles, column: Tiles, k: Array | float) -> tuple[Array, Array]:
@@ -205,25 +212,25 @@ def _differentiate(
     columns: Tiles,
     own: Array,
     strip: tuple[Array, Array],
-    slope: Array,
-    slopes: Array,
+    slope: tuple[Array, Array],
+    slopes: tuple[Array, Array],
     column_part: Array,
 ) -> tuple[Array, Array]:
     """Returns -sum_i dL_i/du^ from one strip: of its own anchors [T,D], and added to the columns' part."""
     dot = functools.partial(jnp.matmul, precision=plan.precision)
     e_sr, e_hr = strip
     row_t = columns.sr_t[own]
-    of_row = slope[:, :, None]
+    row_pos, row_neg = slope[0][:, None], slope[1][:, None]
 
     def add_hr(j: Array, mine: Array) -> Array:
         e = e_hr[j]
-        return mine + dot(e * jnp.where(e > 0, of_row[0], of_row[1]), columns.hr[j])
+        return mine + dot(e * jnp.where(e > 0, row_pos, row_neg), columns.hr[j])
 
     def add_sr(j: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         mine, column_part = carry
         # A tile that has not come yet, and any tile of another device, has slopes 0: its own strip adds them.
-        e, of_both = e_sr[j], of_row + slopes[j][:, None]
-        c = e * jnp.where(e > 0, of_both[0], of_both[1])
+        e = e_sr[j]
+        c = e * jnp.where(e > 0, row_pos + slopes[0][j], row_neg + slopes[1][j])
         return mine + dot(c, columns.sr[j]), _put(column_part, column_part[j] + dot(row_t, c), j)
 
     mine = lax.fori_loop(0, len(columns.sr), add_hr, jnp.zeros_like(columns.sr[0]))
