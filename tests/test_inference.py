@@ -76,6 +76,26 @@ def test_upscale_padded_equals_unpadded(model, size, shape):
     np.testing.assert_allclose(padded, whole(model, params, low), rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+    ("scale", "size", "options"),
+    [
+        (2, (33, 41), {}),
+        (2, (33, 40), {"shape": (47, 43)}),
+        (2, (101, 37), {"tile": 96, "overlap": 40}),
+        (1, (33, 42), {}),
+        (1, (31, 41), {"shape": (47, 43)}),
+        (1, (181, 35), {"tile": 176, "overlap": 80}),
+    ],
+)
+def test_upscale_continues_images_by_reflection(scale, size, options):
+    model = RRDBNet(scale=scale, features=4, blocks=1, growth=4)
+    params, low = make(model, size=(16, 16)), image(*size)
+    divisor = 4 // scale
+    rows, columns = ([*range(n), *range(n - 2, n - 2 - -n % divisor, -1)] for n in size)
+    expected = whole(model, params, low[rows][:, columns])[: scale * size[0], : scale * size[1]]
+    np.testing.assert_allclose(upscale(model, params, low, **options), expected, rtol=0, atol=2e-6)
+
+
 def test_upscale_compiles_once_per_shape():
     model = EDSR(scale=2, features=4, blocks=1)
     params, before = make(model), inference.apply_inside._cache_size()
