@@ -68,16 +68,15 @@ def load_methods(
     """
     generators = [method for workdir in workdirs for method in from_workdir(workdir, stage)]
     generators += [from_weights(path) for path in weights]
+    common = scale or (generators[0].scale if generators else DEFAULT_SCALE)
     for method in generators:
-        expected = scale or generators[0].scale
         checks.check(
-            method.scale == expected,
+            method.scale == common,
             f"scale of {method.name}",
-            expected=f"{expected}, as for the others",
+            expected=f"{common}, as " + ("--scale says" if scale else f"that of {generators[0].name}"),
             got=method.scale,
-            remedy="evaluate each scale by itself",
+            remedy=f"give --scale {method.scale}" if scale else "evaluate each scale by itself",
         )
-    common = generators[0].scale if generators else scale or DEFAULT_SCALE
     baselines = [checks.look_up(BASELINES, name, "--method")(common) for name in names]
     methods = baselines + generators
     checks.check(
