@@ -1,17 +1,12 @@
 """How is measured: the habits one can choose, and the words that say which were chosen."""
 
-import importlib.metadata
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import decloss_jax
 from decloss_jax import checks
 from decloss_jax.metrics import ICOO_SEED, METRIC_GROUPS, METRICS
 from decloss_jax.metrics.icoo import ROUNDS
 from decloss_jax.weights.trunks import PACKAGED
-
-PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -102,12 +97,6 @@ def describe_protocol(protocol: Protocol, scale: int) -> dict[str, object]:
             "texture, not fidelity"
         )
     return words
-
-
-def list_versions() -> dict[str, str]:
-    """Lists the versions of the software."""
-    own = {"decloss_jax": decloss_jax.__version__, "python": platform.python_version()}
-    return own | {package: importlib.metadata.version(package) for package in PACKAGES}
 
 
 def list_weights(protocol: Protocol) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The files of an evaluation: rows.csv, summary.json, table.csv, report.html."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -13,14 +14,16 @@ from urllib.parse import quote
 
 import numpy as np
 
-from decloss_jax import checks
-from decloss_jax.evaluation.conventions import Protocol, describe_protocol, list_versions, list_weights
+from decloss_jax import checks, journal
+from decloss_jax.evaluation.conventions import Protocol, describe_protocol, list_weights
 from decloss_jax.evaluation.methods import Method
 from decloss_jax.metrics import METRICS
 from decloss_jax.report.page import Detail, render_page
 from decloss_jax.report.table import Column, Line, Table, table_csv, write_csv
 
-MARKS = ("summary.json", "table.csv")  # files by which a folder is known as an evaluation
+MARKS = {"summary.json", "table.csv"}  # files by which a folder is known as an evaluation
+FILES = {"rows.csv", "report.html"} | MARKS
+PICTURES = "sr"  # folder of the pictures
 
 
 @dataclass(frozen=True)
@@ -49,34 +52,64 @@ class Sample:
 def folder_that_appears(out: Path) -> Iterator[Path]:
     """Gives a temporary folder that becomes `out` at the end, or vanishes when something goes wrong.
 
+    A folder that is there stays itself, as it may be a mount point: its entries are exchanged.
+
     Raises:
         UserError: `out` is there and neither empty nor an evaluation, or cannot be made.
     """
     checks.check(out != Path(), "--out", expected="a folder of its own", got="none", remedy="give --out DIR")
-    out = Path(os.path.abspath(out.expanduser()))
-    replaceable = not out.exists() or (
-        out.is_dir() and (not any(out.iterdir()) or any((out / mark).is_file() for mark in MARKS))
-    )
-    checks.check(
-        replaceable,
-        "--out",
-        expected="a new folder, an empty one, or an earlier evaluation",
-        got=f"{out}, which holds something else",
-        remedy="choose another folder",
-    )
+    out = Path(os.path.realpath(out.expanduser()))
     try:
+        exists = out.is_dir()
+        earlier = sorted(out.iterdir()) if exists else []
+        check_replaceable(out, earlier)
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        temporary = Path(tempfile.mkdtemp(dir=out if exists else out.parent, prefix=f".{out.name}."))
     except OSError as error:
         checks.fail("--out", expected="a folder that can be made", got=error, remedy="choose another place")
     try:
         yield temporary
-        os.chmod(temporary, 0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        os.replace(temporary, out)
+        if exists:
+            exchange_entries(out, earlier, temporary)
+        else:
+            os.chmod(temporary, 0o755)
+            os.replace(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_replaceable(out: Path, entries: Sequence[Path]) -> None:
+    """Raises `UserError` if `out` is no folder, or has an entry that no evaluation wrote."""
+    known = any((out / mark).is_file() for mark in MARKS)
+    foreign = [entry.name for entry in entries if not (known and is_own(entry))]
+    got = f"{out}, which holds {foreign[0]}" if foreign else f"{out}, which is no folder"
+    checks.check(
+        not foreign and (out.is_dir() or not os.path.lexists(out)),
+        "--out",
+        expected="a new folder, an empty one, or an earlier evaluation with nothing else in it",
+        got=got,
+        remedy="choose another folder",
+    )
+
+
+def is_own(entry: Path) -> bool:
+    """Tells whether an entry of an evaluation's folder is a file, the pictures, or the folder of a method."""
+    if entry.name in FILES:
+        return entry.is_file()
+    if not entry.is_dir():
+        return False
+    names = {inner.name for inner in entry.iterdir()}
+    return entry.name == PICTURES or ("summary.json" in names and names <= FILES | {PICTURES})
+
+
+def exchange_entries(out: Path, earlier: Sequence[Path], temporary: Path) -> None:
+    """Moves the entries of `temporary` into `out`; the earlier ones go aside first, and are then deleted."""
+    aside = Path(tempfile.mkdtemp(dir=out, prefix=f".{out.name}.earlier."))
+    for entry in earlier:
+        os.replace(entry, aside / entry.name)
+    for entry in list(temporary.iterdir()):
+        os.replace(entry, out / entry.name)
+    shutil.rmtree(aside)
 
 
 def write_results(
@@ -122,10 +155,19 @@ def write_csv_and_summary(
     summary = {
         "method": method.name,
         "conventions": {**describe_protocol(protocol, method.scale), "low": dict(lows)},
-        "versions": {**list_versions(), "weights": list_weights(protocol) | hashes_of([method])},
-        "datasets": {r.dataset: {"images": len(r.names), **r.of_set} for r in results},
+        "versions": {**journal.versions(), "weights": list_weights(protocol) | hashes_of([method])},
+        "datasets": {
+            r.dataset: {"images": len(r.names)} | {name: json_value(v) for name, v in r.of_set.items()}
+            for r in results
+        },
     }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(summary, indent=2, allow_nan=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def json_value(value: float) -> float | str:
+    """Returns the value as JSON can hold it: infinity, the PSNR of equal images, becomes "inf"."""
+    return str(value) if math.isinf(value) else value
 
 
 def hashes_of(methods: Sequence[Method]) -> dict[str, str]:
@@ -145,13 +187,14 @@ def make_table(results: Sequence[Result], protocol: Protocol, lows: Mapping[str,
     notes += [f"{name}: {text}" for name, text in words.items()]
     notes.append("LR images: " + ", ".join(f"{name} {origin}" for name, origin in lows.items()))
     notes += [f"weights of {name}: SHA-256 {sha256}" for name, sha256 in weights.items()]
-    notes.append("versions: " + ", ".join(f"{name} {version}" for name, version in list_versions().items()))
+    versions = (f"{name} {version}" for name, version in journal.versions().items())
+    notes.append("versions: " + ", ".join(versions))
     return Table(columns, lines, notes)
 
 
 def make_detail(sample: Sample, methods: Sequence[str]) -> Detail:
     """Picks the pictures of some methods, with links to the whole ones."""
-    picture = quote(f"sr/{sample.dataset}/{sample.image}.png")
+    picture = quote(f"{PICTURES}/{sample.dataset}/{sample.image}.png")
     links = {name: picture if len(methods) == 1 else f"{quote(name)}/{picture}" for name in methods}
     low = {} if "bicubic" in methods else {"LR (bicubic)": sample.low}
     pictures = {**low, **{name: sample.srs[name] for name in methods}, "HR": sample.hr}

@@ -13,7 +13,14 @@ from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.photographs import find_photographs
 from decloss_jax.evaluation.conventions import Protocol
 from decloss_jax.evaluation.methods import Method
-from decloss_jax.evaluation.output import Result, Sample, folder_that_appears, make_table, write_results
+from decloss_jax.evaluation.output import (
+    PICTURES,
+    Result,
+    Sample,
+    folder_that_appears,
+    make_table,
+    write_results,
+)
 from decloss_jax.metrics import METRICS
 from decloss_jax.ops.padding import shared_shapes
 from decloss_jax.ops.resize import bicubic_upscale
@@ -72,6 +79,13 @@ def open_sets(roots: Sequence[str], scale: int) -> list[ImageSet]:
     checks.check(
         bool(roots), "--data", expected="at least one folder", got="none", remedy="give --data ROOT[,ROOT...]"
     )
+    checks.check(
+        all(root.strip() for root in roots),
+        "--data",
+        expected="folders separated by single commas",
+        got="an empty entry",
+        remedy="drop the comma that is too much",
+    )
     sets: list[ImageSet] = []
     for root in roots:
         if root == PHOTOGRAPHS:
@@ -119,7 +133,7 @@ def evaluate_set(
         srs = []
         for name, low in zip(names, lows, strict=True):
             srs.append(method.upscale(low, shape=shapes[low.shape[:2]]))
-            write_picture(folder / "sr" / image_set.name / f"{name}.png", srs[-1])
+            write_picture(folder / PICTURES / image_set.name / f"{name}.png", srs[-1])
             advance(f"{image_set.name} {method.name}")
         details[method.name] = [sr[place] for sr, place in zip(srs, places, strict=False)]
         results.append(measure(image_set.name, method, names, srs, hrs, protocol, advance))

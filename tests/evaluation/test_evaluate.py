@@ -14,6 +14,7 @@ from decloss_jax import evaluation
 from decloss_jax.checks import UserError
 from decloss_jax.evaluation.conventions import CONVENTIONS, choose_protocol
 from decloss_jax.evaluation.methods import Method, load_methods
+from decloss_jax.evaluation.output import folder_that_appears
 from decloss_jax.metrics import icoo, psnr, ssim
 from decloss_jax.models import EDSR
 from decloss_jax.ops.quantize import to_uint8
@@ -143,8 +144,115 @@ def test_run_replaces_an_evaluation_and_nothing_else(small_set, tmp_path):
     (out / "rows.csv").write_text("old")
     evaluation.run(methods, [str(small_set)], out, protocol)
     assert (out / "rows.csv").read_text() != "old"
-    with pytest.raises(UserError, match="holds something else"):
+    assert sorted(p.name for p in out.iterdir()) == ["report.html", "rows.csv", "sr", "summary.json"]
+    with pytest.raises(UserError, match="which holds HR"):
         evaluation.run(methods, [str(small_set)], small_set, protocol)
+
+
+def write_files(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("old")
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("names", "foreign"),
+    [
+        (["rows.csv", "summary.json", "thesis.tex"], "thesis.tex"),
+        (["table.csv", "notes/summary.json", "notes/diary.txt"], "notes"),
+        (["table.csv", "report.html", "raw/rows.csv"], "raw"),
+        (["summary.json", "table.csv/precious"], "table.csv"),
+        (["sr/mine.png"], "sr"),
+        ([".git/config"], ".git"),
+    ],
+)
+def test_out_is_refused_by_the_first_foreign_entry(tmp_path, names, foreign):
+    write_files(tmp_path, *names)
+    with pytest.raises(UserError, match=f"which holds {foreign};"), folder_that_appears(tmp_path):
+        pass
+    assert contents(tmp_path) == set(names)
+
+
+def test_out_that_is_a_file_is_refused(tmp_path):
+    write_files(tmp_path, "out")
+    with pytest.raises(UserError, match="which is no folder"), folder_that_appears(tmp_path / "out"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        ["rows.csv", "summary.json", "report.html", "sr/Set5/baby.png"],
+        ["table.csv", "report.html", "bicubic/summary.json", "bicubic/sr/Set5/baby.png"],
+    ],
+)
+@pytest.mark.parametrize("through_symlink", [False, True])
+def test_out_that_is_there_stays_itself(tmp_path, names, through_symlink):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_files(folder, *names)
+    identity = folder.stat().st_ino  # a mount point cannot be replaced either
+    out = folder
+    if through_symlink:
+        out = tmp_path / "link"
+        out.symlink_to(folder)
+    before = set(tmp_path.iterdir())
+    with folder_that_appears(out) as temporary:
+        assert contents(folder) == set(names)
+        write_files(temporary, "rows.csv", "sr/B100/new.png")
+    assert contents(folder) == {"rows.csv", "sr/B100/new.png"}
+    assert sorted(path.name for path in folder.iterdir()) == ["rows.csv", "sr"]
+    assert folder.stat().st_ino == identity
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("exists", [False, True])
+def test_out_is_as_before_after_an_interruption(tmp_path, error, exists):
+    out = tmp_path / "out"
+    if exists:
+        write_files(out, "summary.json")
+    before = set(tmp_path.rglob("*"))
+
+    def interrupted():
+        with folder_that_appears(out) as temporary:
+            write_files(temporary, "rows.csv")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_run_writes_the_infinite_psnr_of_equal_images(tmp_path):
+    root = write_set(tmp_path / "Set", [(32, 32)])
+    hr = read(root / "HR" / "image_0.png")
+    protocol = choose_protocol("basicsr", scale=4, metrics=["psnr_rgb"])
+    out = tmp_path / "out"
+    evaluation.run([Method("perfect", 4, lambda low, *, shape: hr)], [str(root)], out, protocol)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    summary = json.loads((out / "summary.json").read_text(), parse_constant=refuse)
+    assert summary["datasets"]["Set"] == {"images": 1, "psnr_rgb": "inf"}
+    assert (out / "rows.csv").read_text().splitlines()[1] == "Set,image_0,inf"
+    assert "<td>inf</td>" in (out / "report.html").read_text()
+
+
+@pytest.mark.parametrize("roots", [["", "x"], ["x", ""], [" "]])
+def test_run_refuses_an_empty_entry_of_data(tmp_path, monkeypatch, roots):
+    write_set(tmp_path / "here", [(32, 32)])
+    monkeypatch.chdir(tmp_path / "here")
+    roots = [root if not root.strip() else str(write_set(tmp_path / root, [(32, 32)])) for root in roots]
+    protocol = choose_protocol("basicsr", scale=4, metrics=["psnr_rgb"])
+    with pytest.raises(UserError, match=r"--data: .*got an empty entry"):
+        evaluation.run(load_methods(names=["bicubic"]), roots, tmp_path / "out", protocol)
 
 
 def test_run_leaves_nothing_behind_when_it_fails(tmp_path):
@@ -201,14 +309,19 @@ def test_choose_protocol_refuses_unknown_names():
         choose_protocol("basicsr", scale=4, metrics=["lpips_vgg_unscaled"])
 
 
-def test_load_methods_refuses_what_cannot_be_compared(weights_file):
+def test_load_methods_refuses_what_cannot_be_compared(weights_file, tmp_path):
     path, _, _ = weights_file
     with pytest.raises(UserError, match="at least one of --workdir, --weights and --method"):
         load_methods()
     with pytest.raises(UserError, match="one of bicubic"):
         load_methods(names=["lanczos"])
-    with pytest.raises(UserError, match="scale of tiny: expected 2, as for the others, got 4"):
+    with pytest.raises(UserError, match="scale of tiny: expected 2, as --scale says, got 4; give --scale 4"):
         load_methods(weights=[str(path)], scale=2)
+    other = tmp_path / "other.safetensors"
+    model = EDSR(scale=2, features=4, blocks=1)
+    save_generator(other, model, model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"])
+    with pytest.raises(UserError, match="scale of other: expected 4, as that of tiny, got 2"):
+        load_methods(weights=[str(path), str(other)])
 
 
 def test_a_network_that_gives_nan_is_refused(small_set, tmp_path):
