@@ -13,6 +13,7 @@ from decloss_jax.configuration import flatten
 from decloss_jax.models import MODELS, build_model
 from decloss_jax.scripts import check_config_arguments
 from decloss_jax.training import loop
+from decloss_jax.training.optim import build_optimizer
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(
@@ -25,9 +26,9 @@ def test_config_builds(path):
     config = runpy.run_path(str(REPOSITORY / path))["get_config"]()
     assert isinstance(config, ConfigDict)
     assert flatten(config.to_dict()).keys() == flatten(base.get_config().to_dict()).keys()
-    build_model(config.model)
     config.perceptual.network = "vgg16"  # the file of VGG-19 is the user's
-    assert loop.plan_stages(config, parallel.data_mesh())
+    model, optimizer = build_model(config.model), build_optimizer(config)
+    assert loop.plan_stages(config, model, optimizer, parallel.data_mesh())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
