@@ -1,8 +1,8 @@
 """Every field of an experiment: its default, its unit and its source. The only file that adds fields.
 
 A config is a small difference from this one: it imports `get_config`, changes a few values, and returns it.
-Fields marked "not printed" are our decision where the paper is silent (README, "Where the paper is silent"). An option of
-`model` that is None belongs to another network.
+Fields marked "not printed" are our decision (README, "Where the paper is silent"). An option of `model`
+that is None belongs to another network.
 """
 
 from ml_collections import ConfigDict, config_dict

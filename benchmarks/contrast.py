@@ -1,0 +1,346 @@
+"""The spatial contrastive loss and its gradient side by side: time, memory, growth.
+
+    python benchmarks/contrast.py [--quick] [--out benchmarks/results/contrast]
+
+Needs torch and matplotlib; KeOps (`pip install pykeops`, and a C++ compiler, which torch.compile wants too)
+is left out, and that is recorded, where it does not work. Writes OUT.json and OUT.png and prints the table.
+
+The mini-patches are those of real photographs (scikit-image's, 192 x 192 crops, against what bicubic makes of
+their LR), enhanced as in training. The forms take turns on the same vectors, so that whatever else the
+machine does hits all of them; the matrix-product peak is measured in between. Peak memory is measured in a
+process of its own for each form. The first call, which compiles, is not counted, but recorded.
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from contrast_forms import FORMS, Measured, jax_form
+
+from decloss_jax import scripts
+from decloss_jax.data.photographs import find_photographs
+from decloss_jax.losses.contrast import TILE_SIZE, spatial_contrast
+from decloss_jax.ops.fourier import enhance_detail
+from decloss_jax.ops.patches import extract_patches
+from decloss_jax.ops.resize import bicubic_upscale
+
+QUICK = flags.DEFINE_bool("quick", False, "P = 1152 and 2304 only, three rounds: whether it runs at all.")
+OUT = flags.DEFINE_string("out", "benchmarks/results/contrast", "Path of the results, without suffix.")
+MEMORY_OF = flags.DEFINE_string(
+    "memory_of", "", "FORM:P:p, print the memory of one form and leave (internal)."
+)
+
+CROP, SCALE = 192, 4  # Sec. 5.1
+SIZES = ((1152, 8), (2304, 8), (4608, 8), (9216, 8), (18_432, 8), (73_728, 4))  # P and p; D = 3 p p
+LARGEST = (294_912, 2)  # the strips alone, once
+SMALLEST_PATCHES = (36_864, 1)  # one crop in patches of one pixel: the rate for P = 1,179,648 at batch 32
+TILES = (192, 256, 384, 512, 768, 1152)
+PEAK_SIZES = (512, 1024, 2048)  # square products; the fastest counts
+
+
+def main(arguments: list[str]) -> None:
+    if MEMORY_OF.value:
+        form, patches, patch_size = MEMORY_OF.value.split(":")
+        print(json.dumps(memory_of(form, int(patches), int(patch_size))))
+        return
+    sizes = SIZES[:2] if QUICK.value else SIZES
+    rows, peaks = [], []
+    for patches, patch_size in sizes:
+        size_rows, peak = compare(patches, patch_size)
+        rows += size_rows
+        peaks.append(peak)
+    if not QUICK.value:
+        rows += run_alone(*LARGEST, rounds=1)
+        rows += run_alone(*SMALLEST_PATCHES, rounds=5)
+    peak = max(peaks)
+    for row in rows:
+        add_shares(row, peak)
+    record = {
+        "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
+        "versions": versions("jax", "jaxlib", "torch", "pykeops", "numpy"),
+        "quick": QUICK.value,
+        "peak_gflops": peak / 1e9,
+        "rows": rows,
+        "tiles": compare_tiles(1152 if QUICK.value else 4608),
+        "exponents": {form: exponents(rows, form) for form in FORMS},
+        "single_pixels": cost_of_single_pixels(rows),
+    }
+    out = Path(OUT.value)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    plot(record, out.with_suffix(".png"))
+    print(table(record))
+
+
+def mini_patches(patches: int, patch_size: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Returns enhanced SR and HR mini-patches [P,D] of photographs, and eta in dB.
+
+    eta = 25 dB at p = 8, and the same distance per pixel at other sizes.
+    """
+    rng = np.random.default_rng(0)
+    pairs = find_photographs("train") + find_photographs("validation")
+    srs, hrs = [], []
+    for index in range(patches // (CROP // patch_size) ** 2):
+        low, hr = pairs[index % len(pairs)].load(SCALE)
+        top, left = (rng.integers(0, side - CROP + 1) for side in hr.shape[:2])
+        crop = slice(top, top + CROP), slice(left, left + CROP)
+        srs.append(bicubic_upscale(low, SCALE)[crop])
+        hrs.append(hr[crop])
+    vectors = [
+        np.array(extract_patches(enhance_detail(images, alpha=1.0, mu=CROP / 4), patch_size))
+        for images in (np.stack(srs).astype(np.float32) / 255, np.stack(hrs).astype(np.float32) / 255)
+    ]
+    return vectors[0], vectors[1], 25 + 20 * math.log10(8 / patch_size)
+
+
+def compare(patches: int, patch_size: int) -> tuple[list[dict[str, Any]], float]:
+    """Times all forms that can run at one size, in turns; returns their rows and the peak in operations/s."""
+    sr, hr, threshold_db = mini_patches(patches, patch_size)
+    measured: dict[str, Measured] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for name, form in FORMS.items():
+        if patches > form.largest:
+            continue
+        row = {"form": name, "patches": patches, "depth": sr.shape[1]}
+        start = time.perf_counter()
+        try:
+            measured[name] = form.make(sr, hr, threshold_db)
+            loss, gradient = measured[name]()
+        except Exception as error:
+            if name in ("strips", "dense"):
+                raise
+            rows[name] = row | {"failed": f"{type(error).__name__}: {str(error)[:200]}"}
+            measured.pop(name, None)
+            continue
+        rows[name] = row | {"loss": float(loss), "first_seconds": time.perf_counter() - start, "seconds": []}
+        if name == "strips":
+            reference = np.asarray(gradient)
+            rows[name]["mask_share"] = mask_share(hr, threshold_db)
+        elif name != "strips, equal lengths":
+            difference = np.abs(np.asarray(gradient) - reference).max() / np.abs(reference).max()
+            rows[name]["gradient_difference"] = float(difference)
+    rounds = {name: rounds_for(seconds_of(call)) for name, call in measured.items()}
+    peaks = []
+    for turn in range(max(rounds.values())):
+        peaks += [2 * size**3 / seconds_of(call) for size, call in products().items()]
+        for name, call in measured.items():
+            if turn < rounds[name]:
+                rows[name]["seconds"].append(seconds_of(call))
+    for name in measured:
+        rows[name] |= summary(rows[name]["seconds"]) | memory_in_own_process(name, patches, patch_size)
+        print(f"P = {patches}, {name}: {rows[name]['median']:.4g} s", flush=True)
+    return list(rows.values()), max(peaks)
+
+
+def run_alone(patches: int, patch_size: int, rounds: int) -> list[dict[str, Any]]:
+    """Times the strips at a size that no other form reaches in reasonable time."""
+    sr, hr, threshold_db = mini_patches(patches, patch_size)
+    call = FORMS["strips"].make(sr, hr, threshold_db)
+    start = time.perf_counter()
+    loss, _ = call()
+    row = {"form": "strips", "patches": patches, "depth": sr.shape[1], "loss": float(loss)}
+    row |= {"first_seconds": time.perf_counter() - start, "mask_share": mask_share(hr, threshold_db)}
+    row["seconds"] = [row["first_seconds"]] if rounds == 1 else [seconds_of(call) for _ in range(rounds)]
+    print(f"P = {patches}, strips alone: {row['seconds'][0]:.4g} s", flush=True)
+    return [row | summary(row["seconds"]) | memory_in_own_process("strips", patches, patch_size)]
+
+
+def compare_tiles(patches: int) -> dict[str, Any]:
+    """Times the strips with other tile sizes, in turns."""
+    vectors = mini_patches(patches, 8)
+    calls = {tile: jax_form(spatial_contrast, *vectors, tile_size=tile) for tile in TILES}
+    for call in calls.values():
+        call()
+    seconds: dict[int, list[float]] = {tile: [] for tile in TILES}
+    for _ in range(9):
+        for tile, call in calls.items():
+            seconds[tile].append(seconds_of(call))
+    return {
+        "patches": patches,
+        "depth": 192,
+        "median": {tile: statistics.median(seconds[tile]) for tile in TILES},
+    }
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def rounds_for(seconds: float) -> int:
+    """How often a form is measured: at least 5 times, but what takes over half a minute less often."""
+    if QUICK.value:
+        return 3
+    return 9 if seconds < 2 else 5 if seconds < 30 else 2 if seconds < 120 else 1
+
+
+def products() -> dict[int, Callable[[], Any]]:
+    """Square float32 products of each peak size, compiled."""
+    import jax
+    import jax.numpy as jnp
+
+    square = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+    calls = {}
+    for size in PEAK_SIZES:
+        matrix = jnp.ones((size, size))
+        jax.block_until_ready(square(matrix))
+        calls[size] = lambda matrix=matrix: jax.block_until_ready(square(matrix))
+    return calls
+
+
+def mask_share(hr: np.ndarray, threshold_db: float) -> float:
+    """The share of pairs of tiles for which the strips compute the mask: lengths within the radius."""
+    lengths = np.sort(np.linalg.norm(hr - hr.mean(axis=0), axis=1))
+    tiles = np.array_split(lengths, -(-len(lengths) // TILE_SIZE))
+    low, high = (np.array([bound(tile) for tile in tiles]) for bound in (np.min, np.max))
+    gaps = np.maximum(low[:, None] - high, low - high[:, None])
+    return float(np.mean(gaps <= 10 ** (-threshold_db / 20)))
+
+
+def summary(seconds: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(seconds), "fastest": min(seconds), "slowest": max(seconds)}
+
+
+def add_shares(row: dict[str, Any], peak: float) -> None:
+    """Adds how many products at peak the time would have sufficed for, and the share of the peak reached."""
+    if "median" not in row:
+        return
+    one_product = 2 * row["patches"] ** 2 * row["depth"] / peak
+    row["products_at_peak"] = row["median"] / one_product
+    executed = FORMS[row["form"]].products
+    if row["form"].startswith("strips"):
+        tiles = -(-row["patches"] // TILE_SIZE)
+        executed += row.get("mask_share", 1.0) + 1 / tiles
+    row["share_of_peak"] = executed / row["products_at_peak"]
+
+
+def memory_of(form: str, patches: int, patch_size: int) -> dict[str, float]:
+    """Returns the peak resident memory of this process, above what it held before the form was made."""
+    vectors = mini_patches(patches, patch_size)
+    if form.startswith(("torch", "keops")):
+        import torch  # noqa: F401 its libraries are not the form's memory
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    before = status_mebibytes("VmRSS")
+    FORMS[form].make(*vectors)()
+    return {"memory_mib": status_mebibytes("VmHWM") - before}
+
+
+def status_mebibytes(field: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"no {field} in /proc/self/status")
+
+
+def memory_in_own_process(form: str, patches: int, patch_size: int) -> dict[str, Any]:
+    command = [sys.executable, __file__, f"--memory_of={form}:{patches}:{patch_size}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"memory_mib": None}
+
+
+def exponents(rows: list[dict[str, Any]], form: str) -> dict[str, float] | None:
+    """Fits time and memory as powers of P at D = 192, from the sizes where the form was measured."""
+    points = [row for row in rows if row["form"] == form and row["depth"] == 192 and row.get("memory_mib")]
+    if len(points) < 2:
+        return None
+    logs = np.log([row["patches"] for row in points])
+    return {
+        name: float(np.polyfit(logs, np.log([row[name] for row in points]), 1)[0])
+        for name in ("median", "memory_mib")
+    }
+
+
+def cost_of_single_pixels(rows: list[dict[str, Any]]) -> dict[str, float] | None:
+    """What p = 1 at batch 32 costs here: P = 1,179,648, from the rate measured at one crop."""
+    patches, depth = SMALLEST_PATCHES[0], 3
+    measured = [row for row in rows if (row["patches"], row["depth"]) == (patches, depth)]
+    if not measured:
+        return None
+    rate = patches**2 / measured[0]["median"]
+    pairs = (32 * CROP * CROP) ** 2
+    return {"pairs": pairs, "pairs_per_second": rate, "hours": pairs / rate / 3600}
+
+
+def cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.machine())
+
+
+def versions(*names: str) -> dict[str, str]:
+    installed = {dist.metadata["Name"].lower() for dist in importlib.metadata.distributions()}
+    found = {name: importlib.metadata.version(name) for name in names if name in installed}
+    return {"python": platform.python_version(), **found}
+
+
+def table(record: dict[str, Any]) -> str:
+    """The rows as Markdown; ratios are against the strips of the same size."""
+    base = {
+        (row["patches"], row["depth"]): row["median"] for row in record["rows"] if row["form"] == "strips"
+    }
+    lines = [
+        "| P | D | form | seconds (fastest to slowest of n) | against strips | memory MiB | products at peak "
+        "| share of peak |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        place = f"| {row['patches']:,} | {row['depth']} | {row['form']} |"
+        if "failed" in row:
+            lines.append(f"{place} failed: {row['failed'].splitlines()[0]} | | | | |")
+            continue
+        spread = f"{row['fastest']:.3g} to {row['slowest']:.3g}, {len(row['seconds'])}"
+        memory = "?" if row["memory_mib"] is None else f"{row['memory_mib']:,.0f}"
+        ratio = row["median"] / base[row["patches"], row["depth"]]
+        share = f"{row['share_of_peak']:.0%}" if row["share_of_peak"] else ""
+        lines.append(
+            f"{place} {row['median']:.3g} ({spread}) | {ratio:.2f} | {memory} "
+            f"| {row['products_at_peak']:.1f} | {share} |"
+        )
+    return "\n".join(lines)
+
+
+def plot(record: dict[str, Any], path: Path) -> None:
+    """Time and memory against P, with the slopes expected of strips."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    for axis, field, slope, label in (
+        (axes[0], "median", 2, "seconds, loss and gradient"),
+        (axes[1], "memory_mib", 1, "peak memory, MiB"),
+    ):
+        for index, form in enumerate(FORMS):
+            rows = [row for row in record["rows"] if row["form"] == form and row.get(field)]
+            for depth, marker in ((192, "o-"), (48, "s"), (12, "^"), (3, "v")):
+                points = [(row["patches"], row[field]) for row in rows if row["depth"] == depth]
+                name = form if depth == 192 else f"{form}, D = {depth}"
+                if points:
+                    axis.plot(*zip(*points, strict=True), marker, color=f"C{index}", label=name, markersize=5)
+        first = next(row for row in record["rows"] if row["form"] == "strips")
+        line = np.array(sorted({row["patches"] for row in record["rows"]}), float)
+        guide = first[field] * (line / first["patches"]) ** slope
+        axis.plot(line, guide, ":", color="gray", label=f"P^{slope}")
+        axis.set(xscale="log", yscale="log", xlabel="mini-patches P (D = 192 where not named)", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=7)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    scripts.run(main)
