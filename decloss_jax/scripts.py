@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict
 
 from decloss_jax import checks
 from decloss_jax.configuration import flatten
@@ -94,21 +93,17 @@ def check_config_arguments(arguments: list[str]) -> None:
         got="none",
         remedy="choose a file of configs/",
     )
+    fields = flatten(namespace["get_config"]().to_dict())
     for name in names:
         if name.startswith("config."):
-            check_field(namespace["get_config"](), name.removeprefix("config."))
-
-
-def check_field(config: ConfigDict, field: str) -> None:
-    """Raises `UserError` unless the config has the dotted field."""
-    fields = flatten(config.to_dict())
-    checks.check(
-        field in fields,
-        f"--config.{field}",
-        expected="a field of the config",
-        got=f"an unknown one{checks.nearest(field, fields)}",
-        remedy="see configs/base.py for all fields",
-    )
+            field = name.removeprefix("config.")
+            checks.check(
+                field in fields,
+                f"--config.{field}",
+                expected="a field of the config",
+                got=f"an unknown one{checks.nearest(field, fields)}",
+                remedy="see configs/base.py for all fields",
+            )
 
 
 def use_compilation_cache() -> None:

@@ -10,7 +10,7 @@ With u the SR and v the HR mini-patches of a batch (v is constant), hats for uni
 
 Self pairs are counted, as printed. An anchor without a negative has no term and is left out of the mean.
 `spatial_contrast_dense` says this in full [P,P] matrices; `spatial_contrast` gives the same numbers in
-memory linear in P and about twice as fast (strips.py). docs/decloss.md derives the gradient and the costs.
+memory linear in P (strips.py). docs/decloss.md derives the gradient and the costs.
 """
 
 import math
@@ -29,7 +29,7 @@ from decloss_jax.losses.strips import Plan, mean_log_ratio
 LOWEST_TEMPERATURE = 1 / 70
 
 # Anchors per strip, at most. A pair of tiles makes 512 x 512 floats: as much as a core's cache holds (1 MiB
-# here), and enough for products at full speed on several cores. docs/decloss.md has the sizes tried.
+# here), and enough for products at full speed on several cores. benchmarks/contrast.py compares sizes.
 TILE_SIZE = 512
 
 # Of the products on accelerators; CPUs compute float32 at any of them.
