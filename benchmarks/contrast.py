@@ -33,7 +33,7 @@ from contrast_forms import FORMS, Measured, jax_form
 
 from decloss_jax import scripts
 from decloss_jax.data.photographs import find_photographs
-from decloss_jax.losses.contrast import TILE_SIZE, spatial_contrast
+from decloss_jax.losses.contrast import FULL_UP_TO, TILE_SIZE, spatial_contrast
 from decloss_jax.ops.fourier import enhance_detail
 from decloss_jax.ops.patches import extract_patches
 from decloss_jax.ops.resize import bicubic_upscale
@@ -121,25 +121,26 @@ def compare(patches: int, patch_size: int) -> tuple[list[dict[str, Any]], float]
             measured[name] = form.make(sr, hr, threshold_db)
             loss, gradient = measured[name]()
         except Exception as error:
-            if name in ("strips", "dense"):
+            if name in ("ours", "dense"):
                 raise
             rows[name] = row | {"failed": f"{type(error).__name__}: {str(error)[:200]}"}
             measured.pop(name, None)
             continue
         rows[name] = row | {"loss": float(loss), "first_seconds": time.perf_counter() - start, "seconds": []}
-        if name == "strips":
+        if name == "ours":
             reference = np.asarray(gradient)
             rows[name]["mask_share"] = mask_share(hr, threshold_db)
-        elif name != "strips, equal lengths":
+        elif name != "ours, equal lengths":
             difference = np.abs(np.asarray(gradient) - reference).max() / np.abs(reference).max()
             rows[name]["gradient_difference"] = float(difference)
     rounds = {name: rounds_for(seconds_of(call)) for name, call in measured.items()}
     peaks = []
     for turn in range(max(rounds.values())):
         peaks += [2 * size**3 / seconds_of(call) for size, call in products().items()]
-        for name, call in measured.items():
+        names = list(measured)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:  # nobody always comes first
             if turn < rounds[name]:
-                rows[name]["seconds"].append(seconds_of(call))
+                rows[name]["seconds"].append(seconds_of(measured[name]))
     for name in measured:
         rows[name] |= summary(rows[name]["seconds"]) | memory_in_own_process(name, patches, patch_size)
         print(f"P = {patches}, {name}: {rows[name]['median']:.4g} s", flush=True)
@@ -149,14 +150,14 @@ def compare(patches: int, patch_size: int) -> tuple[list[dict[str, Any]], float]
 def run_alone(patches: int, patch_size: int, rounds: int) -> list[dict[str, Any]]:
     """Times the strips at a size that no other form reaches in reasonable time."""
     sr, hr, threshold_db = mini_patches(patches, patch_size)
-    call = FORMS["strips"].make(sr, hr, threshold_db)
+    call = FORMS["ours"].make(sr, hr, threshold_db)
     start = time.perf_counter()
     loss, _ = call()
-    row = {"form": "strips", "patches": patches, "depth": sr.shape[1], "loss": float(loss)}
+    row = {"form": "ours", "patches": patches, "depth": sr.shape[1], "loss": float(loss)}
     row |= {"first_seconds": time.perf_counter() - start, "mask_share": mask_share(hr, threshold_db)}
     row["seconds"] = [row["first_seconds"]] if rounds == 1 else [seconds_of(call) for _ in range(rounds)]
-    print(f"P = {patches}, strips alone: {row['seconds'][0]:.4g} s", flush=True)
-    return [row | summary(row["seconds"]) | memory_in_own_process("strips", patches, patch_size)]
+    print(f"P = {patches}, ours alone: {row['seconds'][0]:.4g} s", flush=True)
+    return [row | summary(row["seconds"]) | memory_in_own_process("ours", patches, patch_size)]
 
 
 def compare_tiles(patches: int) -> dict[str, Any]:
@@ -183,10 +184,10 @@ def seconds_of(call: Callable[[], Any]) -> float:
 
 
 def rounds_for(seconds: float) -> int:
-    """How often a form is measured: at least 5 times, but what takes over half a minute less often."""
+    """How often a form is measured: at least 5 times, but what takes over a minute and a half 3 times."""
     if QUICK.value:
         return 3
-    return 9 if seconds < 2 else 5 if seconds < 30 else 2 if seconds < 120 else 1
+    return 51 if seconds < 0.2 else 9 if seconds < 2 else 5 if seconds < 90 else 3
 
 
 def products() -> dict[int, Callable[[], Any]]:
@@ -222,11 +223,17 @@ def add_shares(row: dict[str, Any], peak: float) -> None:
         return
     one_product = 2 * row["patches"] ** 2 * row["depth"] / peak
     row["products_at_peak"] = row["median"] / one_product
-    executed = FORMS[row["form"]].products
-    if row["form"].startswith("strips"):
-        tiles = -(-row["patches"] // TILE_SIZE)
-        executed += row.get("mask_share", 1.0) + 1 / tiles
-    row["share_of_peak"] = executed / row["products_at_peak"]
+    row["share_of_peak"] = executed_products(row) / row["products_at_peak"]
+
+
+def executed_products(row: dict[str, Any]) -> float:
+    """Returns how many products of 2 P P D operations a form executes."""
+    ours = row["form"].startswith("ours")
+    if ours and row["patches"] <= FULL_UP_TO:
+        return FORMS["dense"].products
+    # The strips' mask, where lengths allow it, and the diagonal tiles of the halved products.
+    extra = row.get("mask_share", 1.0) + TILE_SIZE / row["patches"] if ours else 0
+    return FORMS[row["form"]].products + extra
 
 
 def memory_of(form: str, patches: int, patch_size: int) -> dict[str, float]:
@@ -254,8 +261,15 @@ def memory_in_own_process(form: str, patches: int, patch_size: int) -> dict[str,
 
 
 def exponents(rows: list[dict[str, Any]], form: str) -> dict[str, float] | None:
-    """Fits time and memory as powers of P at D = 192, from the sizes where the form was measured."""
-    points = [row for row in rows if row["form"] == form and row["depth"] == 192 and row.get("memory_mib")]
+    """Fits time and memory as powers of P at D = 192, from the sizes above `FULL_UP_TO` that it did."""
+    points = [
+        row
+        for row in rows
+        if row["form"] == form
+        and row["depth"] == 192
+        and row["patches"] > FULL_UP_TO
+        and row.get("memory_mib")
+    ]
     if len(points) < 2:
         return None
     logs = np.log([row["patches"] for row in points])
@@ -289,11 +303,9 @@ def versions(*names: str) -> dict[str, str]:
 
 def table(record: dict[str, Any]) -> str:
     """The rows as Markdown; ratios are against the strips of the same size."""
-    base = {
-        (row["patches"], row["depth"]): row["median"] for row in record["rows"] if row["form"] == "strips"
-    }
+    base = {(row["patches"], row["depth"]): row["median"] for row in record["rows"] if row["form"] == "ours"}
     lines = [
-        "| P | D | form | seconds (fastest to slowest of n) | against strips | memory MiB | products at peak "
+        "| P | D | form | seconds (fastest to slowest of n) | against ours | memory MiB | products at peak "
         "| share of peak |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -332,7 +344,7 @@ def plot(record: dict[str, Any], path: Path) -> None:
                 name = form if depth == 192 else f"{form}, D = {depth}"
                 if points:
                     axis.plot(*zip(*points, strict=True), marker, color=f"C{index}", label=name, markersize=5)
-        first = next(row for row in record["rows"] if row["form"] == "strips")
+        first = next(row for row in record["rows"] if row["form"] == "ours")
         line = np.array(sorted({row["patches"] for row in record["rows"]}), float)
         guide = first[field] * (line / first["patches"]) ** slope
         axis.plot(line, guide, ":", color="gray", label=f"P^{slope}")

@@ -122,13 +122,13 @@ class Form(NamedTuple):
     """One row of the comparison."""
 
     make: Callable[..., Measured]
-    products: int  # of 2 P P D operations that it executes; the strips' share of the mask comes on top
+    products: int  # of 2 P P D operations that it executes; our share of the mask comes on top
     largest: float  # P; above, it does not fit into 24 GB, or takes hours
 
 
 FORMS = {
-    "strips": Form(partial(jax_form, spatial_contrast), 4, math.inf),
-    "strips, equal lengths": Form(equal_lengths, 4, 18_432),
+    "ours": Form(partial(jax_form, spatial_contrast), 4, math.inf),
+    "ours, equal lengths": Form(equal_lengths, 4, 18_432),
     "dense": Form(partial(jax_form, spatial_contrast_dense), 6, 18_432),  # 3 forward, 3 backward
     "torch dense": Form(partial(torch_form, torch_dense_loss), 6, 18_432),
     "torch compiled": Form(partial(torch_form, torch_dense_loss, compiled=True), 6, 18_432),

@@ -10,7 +10,8 @@ With u the SR and v the HR mini-patches of a batch (v is constant), hats for uni
 
 Self pairs are counted, as printed. An anchor without a negative has no term and is left out of the mean.
 `spatial_contrast_dense` says this in full [P,P] matrices; `spatial_contrast` gives the same numbers in
-memory linear in P (strips.py). docs/decloss.md derives the gradient and the costs.
+memory linear in P (strips.py), and takes the matrices only where they are small enough to be faster.
+docs/decloss.md derives the gradient and the costs.
 """
 
 import math
@@ -31,6 +32,10 @@ LOWEST_TEMPERATURE = 1 / 70
 # Anchors per strip, at most. A pair of tiles makes 512 x 512 floats: as much as a core's cache holds (1 MiB
 # here), and enough for products at full speed on several cores. benchmarks/contrast.py compares sizes.
 TILE_SIZE = 512
+
+# Up to here the full matrices stay in the caches and are faster (measured: 0.9 of the time at 1152, 1.25 at
+# 1440) and smaller than what the strips keep beside a tile.
+FULL_UP_TO = 1280
 
 # Of the products on accelerators; CPUs compute float32 at any of them.
 PRECISIONS: dict[str, lax.PrecisionLike] = {
@@ -71,25 +76,30 @@ def spatial_contrast_dense(
     Args, Returns, Raises: as `contrast_terms`, without its last three options; returns the loss alone.
     """
     _check_patches(sr_patches, hr_patches)
-    k_pos, k_neg, offset = _temperatures(temperature, t_pos, t_neg)
-    checks.check_positive("max_value", max_value)
+    temperatures = _temperatures(temperature, t_pos, t_neg)
+    plan = _plan(temperatures, threshold_db=threshold_db, max_value=max_value, patches=len(sr_patches))
+    return _loss(_full_mean_log_ratio(plan, sr_patches, hr_patches), temperatures)
+
+
+def _full_mean_log_ratio(plan: Plan, sr_patches: Array, hr_patches: Array) -> tuple[Array, Array, Array]:
+    """Returns the three values of `strips.mean_log_ratio`, of [P,D] vectors, from full matrices."""
     hr_patches = lax.stop_gradient(hr_patches)
-    dot = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-
-    sr = unit_vectors(sr_patches, max_value=max_value)
-    hr = unit_vectors(hr_patches, max_value=max_value)
+    dot = partial(jnp.matmul, precision=plan.precision)
+    sr = unit_vectors(sr_patches, max_value=plan.max_value)
+    hr = unit_vectors(hr_patches, max_value=plan.max_value)
     detail = hr_patches - hr_patches.mean(axis=0)
-    cut = positive_cuts(detail, positive_radius(threshold_db, max_value=max_value))
+    cut = positive_cuts(detail, plan.radius)
 
-    positive = dot(detail, detail.T) >= cut[:, None] + cut
-    k = jnp.where(positive, k_pos, k_neg)
+    positive = jnp.matmul(detail, detail.T, precision=lax.Precision.HIGHEST) >= cut[:, None] + cut
+    k = jnp.where(positive, plan.k_pos, plan.k_neg)
     terms = jnp.exp(k * dot(sr, sr.T)) + 2 * jnp.exp(k * dot(sr, hr.T))
     q_pos = jnp.sum(terms, axis=1, where=positive)
     q_neg = jnp.sum(terms, axis=1, where=~positive)
 
     used = q_neg > 0
-    logs = jnp.log(jnp.where(used, q_neg, 1)) - jnp.log(q_pos) + offset
-    return jnp.sum(logs, where=used) / jnp.maximum(jnp.sum(used), 1)
+    logs = jnp.log(jnp.where(used, q_neg, 1)) - jnp.log(q_pos)
+    mean = jnp.sum(logs, where=used) / jnp.maximum(jnp.sum(used), 1)
+    return mean, jnp.mean(used), jnp.mean(positive)
 
 
 def contrast_terms(
@@ -115,7 +125,8 @@ def contrast_terms(
         t_neg: temperature of the negatives, likewise.
         max_value: MAX, the largest pixel value, above 0.
         temperature: "exponent" (e^(S/t)) or "scale" (e^S / t, as printed: the gradient ignores t).
-        tile_size: anchors per strip at most, above 0; None for `TILE_SIZE`.
+        tile_size: anchors per strip at most, above 0. None: `TILE_SIZE`, or full matrices for up to
+            `FULL_UP_TO` mini-patches on one device, where they are faster.
         axis_name: inside `jax.shard_map`, the mesh axis over which the mini-patches are spread: the arguments
             are this device's share, the columns are those of all devices, and the loss is the global one, the
             same on each device. None: these mini-patches alone.
@@ -130,26 +141,21 @@ def contrast_terms(
         UserError: shapes that differ or are not [P,D], an unknown name, a value out of its range.
     """
     _check_patches(sr_patches, hr_patches)
-    k_pos, k_neg, offset = _temperatures(temperature, t_pos, t_neg)
-    checks.check_positive("max_value", max_value)
-    tile_size = TILE_SIZE if tile_size is None else tile_size
-    checks.check_positive("tile_size", tile_size)
-    plan = Plan(
-        k_pos=k_pos,
-        k_neg=k_neg,
-        radius=positive_radius(threshold_db, max_value=max_value),
+    temperatures = _temperatures(temperature, t_pos, t_neg)
+    plan = _plan(
+        temperatures,
+        threshold_db=threshold_db,
         max_value=max_value,
         patches=len(sr_patches),
         axis_name=axis_name,
-        precision=checks.look_up(PRECISIONS, precision, "precision"),
+        precision=precision,
     )
-    hr_patches = lax.stop_gradient(hr_patches)
-    # Neighbours in length share tiles, so that few tiles can hold positives; the loss knows no order.
-    order = jnp.argsort(jnp.sum(jnp.square(hr_patches - hr_patches.mean(axis=0)), axis=1))
-    sr_tiles = _tiles(sr_patches[order], tile_size)
-    hr_tiles = _tiles(hr_patches[order], tile_size)
-    mean, anchors, positives = mean_log_ratio(plan, unit_vectors(sr_tiles, max_value=max_value), hr_tiles)
-    return jnp.where(anchors > 0, mean + offset, 0.0), {"anchors": anchors, "positives": positives}
+    if tile_size is None and axis_name is None and len(sr_patches) <= FULL_UP_TO:
+        ratio = _full_mean_log_ratio(plan, sr_patches, hr_patches)
+    else:
+        ratio = mean_log_ratio(plan, *_sorted_tiles(plan, sr_patches, hr_patches, tile_size))
+    _, anchors, positives = ratio
+    return _loss(ratio, temperatures), {"anchors": anchors, "positives": positives}
 
 
 def spatial_contrast(
@@ -179,6 +185,48 @@ def spatial_contrast(
         precision=precision,
     )
     return loss
+
+
+def _loss(ratio: tuple[Array, Array, Array], temperatures: Temperatures) -> Array:
+    """Adds the offset to the mean of `mean_log_ratio`, where there is an anchor."""
+    mean, anchors, _ = ratio
+    return jnp.where(anchors > 0, mean + temperatures.offset, 0.0)
+
+
+def _plan(
+    temperatures: Temperatures,
+    *,
+    threshold_db: float,
+    max_value: float,
+    patches: int,
+    axis_name: str | None = None,
+    precision: str = "highest",
+) -> Plan:
+    checks.check_positive("max_value", max_value)
+    return Plan(
+        k_pos=temperatures.k_pos,
+        k_neg=temperatures.k_neg,
+        radius=positive_radius(threshold_db, max_value=max_value),
+        max_value=max_value,
+        patches=patches,
+        axis_name=axis_name,
+        precision=checks.look_up(PRECISIONS, precision, "precision"),
+    )
+
+
+def _sorted_tiles(
+    plan: Plan, sr_patches: Array, hr_patches: Array, tile_size: int | None
+) -> tuple[Array, Array]:
+    """Returns tiles of unit SR vectors and of HR vectors; neighbours in the length of their detail share one.
+
+    So few pairs of tiles can hold positives; the loss knows no order.
+    """
+    tile_size = TILE_SIZE if tile_size is None else tile_size
+    checks.check_positive("tile_size", tile_size)
+    hr_patches = lax.stop_gradient(hr_patches)
+    order = jnp.argsort(jnp.sum(jnp.square(hr_patches - hr_patches.mean(axis=0)), axis=1))
+    sr_tiles = _tiles(sr_patches[order], tile_size)
+    return unit_vectors(sr_tiles, max_value=plan.max_value), _tiles(hr_patches[order], tile_size)
 
 
 def _tiles(patches: Array, tile_size: int) -> Array:

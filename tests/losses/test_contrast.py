@@ -12,7 +12,11 @@ from decloss_jax.checks import UserError
 from decloss_jax.losses import similarity
 from decloss_jax.losses.contrast import contrast_terms, spatial_contrast, spatial_contrast_dense
 
-FORMS = {"dense": spatial_contrast_dense, "strips": partial(spatial_contrast, tile_size=5)}
+FORMS = {
+    "dense": spatial_contrast_dense,
+    "strips": partial(spatial_contrast, tile_size=5),
+    "chosen by size": spatial_contrast,  # full matrices, for so few
+}
 OPTIONS = {"threshold_db": 0.0, "t_pos": 0.5, "t_neg": 1.5}
 
 
@@ -152,14 +156,15 @@ def test_spatial_contrast_is_zero_without_negatives(form, patches):
     assert not gradient.any()
 
 
-def test_contrast_terms_count_anchors_and_positives():
+@pytest.mark.parametrize("tile_size", [4, None])
+def test_contrast_terms_count_anchors_and_positives(tile_size):
     sr, hr = random_patches(2, 10, 6)
-    _, shares = terms(sr, hr, **{**OPTIONS, "threshold_db": -200.0}, tile_size=4)
+    _, shares = terms(sr, hr, **{**OPTIONS, "threshold_db": -200.0}, tile_size=tile_size)
     np.testing.assert_allclose((shares["anchors"], shares["positives"]), (0, 1), rtol=1e-6)
-    _, shares = terms(sr[:1], hr[:1], **OPTIONS)
+    _, shares = terms(sr[:1], hr[:1], **OPTIONS, tile_size=tile_size)
     assert (shares["anchors"], shares["positives"]) == (0, 1)
     distinct = np.random.default_rng(0).normal(size=(10, 6)).astype(np.float32)
-    _, shares = terms(sr, distinct, **{**OPTIONS, "threshold_db": 200.0}, tile_size=4)
+    _, shares = terms(sr, distinct, **{**OPTIONS, "threshold_db": 200.0}, tile_size=tile_size)
     np.testing.assert_allclose((shares["anchors"], shares["positives"]), (1, 0.1), rtol=1e-6)
 
 
