@@ -1,6 +1,6 @@
 """The spatial contrastive loss and its gradient side by side: time, memory, growth.
 
-    python benchmarks/contrast.py [--quick] [--out benchmarks/results/contrast]
+    python benchmarks/contrast.py [--quick] [--only=P,...] [--out benchmarks/results/contrast]
 
 Needs torch and matplotlib; KeOps (`pip install pykeops`, and a C++ compiler, which torch.compile wants too)
 is left out, and that is recorded, where it does not work. Writes OUT.json and OUT.png and prints the table.
@@ -39,6 +39,7 @@ from decloss_jax.ops.patches import extract_patches
 from decloss_jax.ops.resize import bicubic_upscale
 
 QUICK = flags.DEFINE_bool("quick", False, "P = 1152 and 2304 only, three rounds: whether it runs at all.")
+ONLY = flags.DEFINE_list("only", [], "Sizes P to measure again; the others stay as OUT.json has them.")
 OUT = flags.DEFINE_string("out", "benchmarks/results/contrast", "Path of the results, without suffix.")
 MEMORY_OF = flags.DEFINE_string(
     "memory_of", "", "FORM:P:p, print the memory of one form and leave (internal)."
@@ -49,6 +50,7 @@ SIZES = ((1152, 8), (2304, 8), (4608, 8), (9216, 8), (18_432, 8), (73_728, 4))  
 LARGEST = (294_912, 2)  # the strips alone, once
 SMALLEST_PATCHES = (36_864, 1)  # one crop in patches of one pixel: the rate for P = 1,179,648 at batch 32
 TILES = (192, 256, 384, 512, 768, 1152)
+SLOW_ROUNDS = 5  # of what takes over two seconds
 PEAK_SIZES = (512, 1024, 2048)  # square products; the fastest counts
 
 
@@ -57,16 +59,19 @@ def main(arguments: list[str]) -> None:
         form, patches, patch_size = MEMORY_OF.value.split(":")
         print(json.dumps(memory_of(form, int(patches), int(patch_size))))
         return
+    out = Path(OUT.value)
     sizes = SIZES[:2] if QUICK.value else SIZES
-    rows, peaks = [], []
+    chosen = [int(size) for size in ONLY.value] or [patches for patches, _ in sizes]
+    rows, peak = measured_before(out, chosen) if ONLY.value else ([], 0.0)
     for patches, patch_size in sizes:
-        size_rows, peak = compare(patches, patch_size)
-        rows += size_rows
-        peaks.append(peak)
-    if not QUICK.value:
+        if patches in chosen:
+            size_rows, size_peak = compare(patches, patch_size)
+            rows += size_rows
+            peak = max(peak, size_peak)
+    if not (QUICK.value or ONLY.value):
         rows += run_alone(*LARGEST, rounds=1)
         rows += run_alone(*SMALLEST_PATCHES, rounds=5)
-    peak = max(peaks)
+    rows.sort(key=lambda row: (-row["depth"], row["patches"]))
     for row in rows:
         add_shares(row, peak)
     record = {
@@ -79,11 +84,17 @@ def main(arguments: list[str]) -> None:
         "exponents": {form: exponents(rows, form) for form in FORMS},
         "single_pixels": cost_of_single_pixels(rows),
     }
-    out = Path(OUT.value)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     plot(record, out.with_suffix(".png"))
     print(table(record))
+
+
+def measured_before(out: Path, chosen: list[int]) -> tuple[list[dict[str, Any]], float]:
+    """Reads the rows of the other sizes from an earlier run on this machine, and its peak."""
+    record = json.loads(out.with_suffix(".json").read_text())
+    rows = [row for row in record["rows"] if row["patches"] not in chosen]
+    return rows, 1e9 * record["peak_gflops"]
 
 
 def mini_patches(patches: int, patch_size: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -137,10 +148,11 @@ def compare(patches: int, patch_size: int) -> tuple[list[dict[str, Any]], float]
     peaks = []
     for turn in range(max(rounds.values())):
         peaks += [2 * size**3 / seconds_of(call) for size, call in products().items()]
-        names = list(measured)
-        for name in names[turn % len(names) :] + names[: turn % len(names)]:  # nobody always comes first
+        for name, call in measured.items():
             if turn < rounds[name]:
-                rows[name]["seconds"].append(seconds_of(measured[name]))
+                if rounds[name] > SLOW_ROUNDS:
+                    call()  # not counted: caches and threads are not to depend on who came before
+                rows[name]["seconds"].append(seconds_of(call))
     for name in measured:
         rows[name] |= summary(rows[name]["seconds"]) | memory_in_own_process(name, patches, patch_size)
         print(f"P = {patches}, {name}: {rows[name]['median']:.4g} s", flush=True)
@@ -187,7 +199,7 @@ def rounds_for(seconds: float) -> int:
     """How often a form is measured: at least 5 times, but what takes over a minute and a half 3 times."""
     if QUICK.value:
         return 3
-    return 51 if seconds < 0.2 else 9 if seconds < 2 else 5 if seconds < 90 else 3
+    return 51 if seconds < 0.2 else 9 if seconds < 2 else SLOW_ROUNDS if seconds < 90 else 3
 
 
 def products() -> dict[int, Callable[[], Any]]:

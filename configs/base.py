@@ -35,6 +35,9 @@ def get_config() -> ConfigDict:
     config.data.source = "folder"  # a key of decloss_jax.data.sources.SOURCES
     config.data.root = "data/DIV2K"  # folder: the training images; tfds: its data_dir
     config.data.validation_root = ""  # folder: the validation images, when the layout does not hold them
+    # The last images of the root whose names begin so: for validation, and never trained on.
+    config.data.held_out_prefix = ""
+    config.data.held_out_images = 0  # how many
     config.data.cache_dir = "data/cache"  # decoded uint8 images, memory-mapped
     config.data.crop_size = 192  # HR pixels, square (Sec. 5.1)
     config.data.threads = 8  # that read ahead
@@ -79,6 +82,13 @@ def get_config() -> ConfigDict:
     config.perceptual.tap_weights = ()  # one factor per tap; (): 1 each
     config.perceptual.criterion = "l1"  # ESRGAN's, which the weights follow, or "l2" (Eq. 25)
 
+    config.discriminator = ConfigDict()  # of the terms gan and ragan; VGG-style, sized from the crops
+    config.discriminator.features = 64  # of its first stage (SRGAN, ESRGAN)
+    config.discriminator.learning_rate_ratio = 1.0  # to the generator's learning rate (ESRGAN: the same)
+    config.discriminator.statistics = "global"  # of its batch norms: global batch, or "device": each alone
+    config.discriminator.untrained_generator = False  # True: may meet a generator without stage 1
+
+    # Of both networks.
     config.adam_b1 = 0.9  # Sec. 5.1
     config.adam_b2 = 0.999  # Sec. 5.1
     config.adam_eps = 1e-8  # torch's default

@@ -13,6 +13,7 @@ from typing import Any
 
 import decloss_jax
 from decloss_jax import checks
+from decloss_jax.reproduction.paper import EXPERIMENTS, SCALES
 
 EXAMPLES = """\
 examples:
@@ -21,6 +22,7 @@ examples:
   python -m decloss_jax convert RRDB_ESRGAN_x4.pth rrdb.safetensors
   python -m decloss_jax check-data data/DIV2K data/Set5
   python -m decloss_jax compare-torch
+  python -m decloss_jax reproduce table1 --scale mini --train data/BSDS400 --test data/Set5,data/BSD100
 """
 
 
@@ -72,6 +74,20 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--weights", type=Path, help=f"{WEIGHTS_HELP}, to compare on")
     command.add_argument("--res-scale", type=float, help=RES_SCALE_HELP)
     command.set_defaults(run=compare_torch)
+
+    command = commands.add_parser("reproduce", help="train and measure the rows of a table of the paper")
+    command.add_argument("target", choices=tuple(EXPERIMENTS))
+    command.add_argument("--scale", choices=SCALES, default="full", help="full: as printed")
+    command.add_argument("--only", nargs="+", default=[], metavar="ROW", help="numbers or names of rows")
+    command.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="default: 0")
+    command.add_argument("--train", metavar="ROOT", help="folder of the training images (data.root)")
+    command.add_argument("--test", required=True, metavar="ROOT[,ROOT...]", help="folders of the test sets")
+    command.add_argument("--runs", type=Path, metavar="DIR", help="default: runs/reproduction/SCALE")
+    command.add_argument("--out", type=Path, metavar="DIR", help="default: reproduction/SCALE")
+    command.add_argument(
+        "--set", nargs="+", default=[], metavar="FIELD=VALUE", help="changes in every row's config"
+    )
+    command.set_defaults(run=reproduce)
     return parser
 
 
@@ -142,6 +158,32 @@ def compare_torch(options: argparse.Namespace) -> int:
         print(line)
         network = (model, params)
     return 0 if compare(network) else 1
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    """Trains what is missing of a table or figure of the paper, and writes it with our numbers."""
+    from decloss_jax import scripts
+    from decloss_jax.reproduction.driver import reproduce
+    from decloss_jax.reproduction.runs import Settings, parse_overrides
+    from decloss_jax.training.loop import Stopped
+
+    scripts.use_compilation_cache()
+    overrides = parse_overrides(options.set)
+    if options.train is not None:
+        overrides["data.root"] = options.train
+    settings = Settings(
+        scale=options.scale,
+        overrides=overrides,
+        runs=options.runs or Path("runs") / "reproduction" / options.scale,
+        tests=options.test.split(","),
+    )
+    out = options.out or Path("reproduction") / options.scale
+    try:
+        reproduce(options.target, only=options.only, seeds=options.seeds, settings=settings, out=out)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return scripts.INTERRUPTED
+    return 0
 
 
 def load_network(path: Path, res_scale: float | None) -> tuple[Any, Any, str]:

@@ -16,11 +16,13 @@ def environment() -> dict[str, str]:
 
 
 def command(script: str, *arguments: object) -> list[str]:
-    return [sys.executable, str(REPOSITORY / script), *map(str, arguments)]
+    """The words of a call of a script, or of a package with `python -m`."""
+    start = [str(REPOSITORY / script)] if script.endswith(".py") else ["-m", script]
+    return [sys.executable, *start, *map(str, arguments)]
 
 
 def run(script: str, *arguments: object, **options) -> subprocess.CompletedProcess[str]:
-    """Runs a script from the repository's folder and returns its status and output."""
+    """Runs a script or a package from the repository's folder and returns its status and output."""
     return subprocess.run(
         command(script, *arguments),
         cwd=REPOSITORY,

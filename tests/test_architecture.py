@@ -15,7 +15,7 @@ TIERS = (
     {"console", "files", "ops"},
     {"models", "losses", "metrics", "data", "parallel", "checkpoint", "journal", "weights", "report"},
     {"training", "evaluation", "inference", "upscaling"},
-    {"cli", "__main__", "scripts", "compare_torch"},
+    {"cli", "__main__", "scripts", "compare_torch", "reproduction"},
 )
 SIBLINGS = {
     ("console", "files"),
@@ -23,6 +23,7 @@ SIBLINGS = {
     ("training", "inference"),  # validation measures whole images
     ("evaluation", "inference"),
     ("cli", "compare_torch"),
+    ("cli", "reproduction"),
     ("cli", "scripts"),
     ("__main__", "cli"),
 }

@@ -14,7 +14,7 @@ import pytest
 from command_line import CACHE, REPOSITORY, assert_one_sentence, command, environment, run
 
 from decloss_jax import checkpoint, journal, parallel
-from decloss_jax.models import EDSR
+from decloss_jax.models import EDSR, VGGDiscriminator
 from decloss_jax.training.optim import build_optimizer
 from decloss_jax.training.state import abstract_state
 
@@ -46,9 +46,12 @@ def finished(tmp_path_factory) -> Path:
 
 
 def final_state(workdir: Path):
-    """Parameters, moments and step of the last checkpoint, through Orbax."""
+    """Parameters, moments and step of the last checkpoint, both networks', through Orbax."""
     optimizer = build_optimizer({"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8})
-    abstract = abstract_state(EDSR(features=4, blocks=1), optimizer)
+    config = journal.read(workdir)[0]["config"]
+    is_adversarial = config["finetune"]["weights"]["ragan"] > 0
+    discriminator = VGGDiscriminator(features=4, input_size=32) if is_adversarial else None
+    abstract = abstract_state(EDSR(features=4, blocks=1), optimizer, discriminator)
     mesh = parallel.data_mesh(jax.devices()[:1])
     with checkpoint.StageCheckpoints(workdir, "finetune", config={}) as saved:
         return saved.restore(saved.latest_step(), abstract, parallel.replicated(mesh))
@@ -69,9 +72,11 @@ def assert_same_run(workdir: Path, expected: Path) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-def kill_when(workdir: Path, step: int, number: int = signal.SIGKILL) -> subprocess.CompletedProcess[bytes]:
+def kill_when(
+    workdir: Path, step: int, number: int = signal.SIGKILL, arguments: tuple[str, ...] = TINY
+) -> subprocess.CompletedProcess[bytes]:
     """Starts the run and sends the signal once the journal has come to `step`."""
-    arguments = command("train.py", *TINY, f"--workdir={workdir}")
+    arguments = command("train.py", *arguments, f"--workdir={workdir}")
     process = subprocess.Popen(
         arguments, cwd=REPOSITORY, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
@@ -119,6 +124,27 @@ def test_train_resumes_bit_for_bit_after_kill_9_in_both_stages(finished, tmp_pat
     assert_same_run(workdir, finished)
 
 
+def test_train_with_a_discriminator_resumes_bit_for_bit_after_kill_9(tmp_path):
+    adversarial = (
+        *TINY,
+        "--config.pretrain.steps=40",
+        "--config.finetune.steps=80",
+        "--config.finetune.weights.ragan=5e-3",
+        "--config.discriminator.features=4",
+    )
+    expected, workdir = tmp_path / "whole", tmp_path / "killed"
+    result = run("train.py", *adversarial, f"--workdir={expected}")
+    assert result.returncode == 0, result.stderr
+    assert kill_when(workdir, 90, arguments=adversarial).returncode == -signal.SIGKILL
+    result = run("train.py", *adversarial, f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr
+    assert "finetune: going on from the checkpoint of step 80" in result.stderr
+    assert_same_run(workdir, expected)
+    records = journal.read(workdir)[1]
+    assert {"loss/ragan", "weighted/ragan", "loss/discriminator"} <= records[-1].keys()
+    assert records[-1]["loss/discriminator"] < records[4]["loss/discriminator"]
+
+
 def test_train_saves_its_state_on_sigterm(finished, tmp_path):
     workdir = tmp_path / "stopped"
     stopped = kill_when(workdir, 70, signal.SIGTERM)
@@ -157,7 +183,22 @@ def test_train_stops_at_a_loss_that_is_not_finite(tmp_path):
         (["--config.model.name=edrs"], ["model.name", "nearest: edsr"]),
         (["--config.data.crop_size=400"], ["coins", "at least 400 pixels"]),
         (["--config.data.source=folder", "--config.data.root=nowhere"], ["nowhere"]),
-        (["--config.finetune.weights.gan=1.0"], ["finetune.weights", "gan"]),
+        (
+            ["--config.finetune.weights.gan=1.0", "--config.pretrain.steps=0"],
+            ["finetune with an adversarial term", "no stage 1", "--config.init_from"],
+        ),
+        (
+            ["--config.finetune.weights.gan=1.0", "--config.finetune.weights.ragan=1.0"],
+            ["finetune.weights", "one adversarial term", "gan and ragan"],
+        ),
+        (
+            ["--config.finetune.weights.gan=1.0", "--config.data.crop_size=72"],
+            ["input_size of the discriminator", "got 72", "take 64"],
+        ),
+        (
+            ["--config.finetune.weights.gan=1.0", "--config.discriminator.statistics=all"],
+            ["discriminator.statistics", "global, device"],
+        ),
         (["--config.pretrain.steps=0", "--config.finetune.steps=0"], ["a step to do"]),
         (["--config.init_from=nowhere.pth"], ["nowhere.pth"]),
         (["--config.decloss.mode=multply"], ["enhancement mode", "nearest: multiply"]),

@@ -7,67 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_training import STEPS, crops, prepare, small_config, train
 
 from configs import base
 from decloss_jax import checks, parallel
 from decloss_jax.losses.decloss import decloss
 from decloss_jax.models import build_model
 from decloss_jax.models.features import extract_features, normalize_imagenet
-from decloss_jax.training.optim import build_optimizer, build_schedule
-from decloss_jax.training.state import draw_params, start_stage
-from decloss_jax.training.step import make_train_step
+from decloss_jax.training.state import draw_params
 from decloss_jax.training.terms import build_terms
 from decloss_jax.weights.trunks import load_trunk
-
-STEPS = 20
-
-
-def small_config():
-    config = base.get_config()
-    config.batch_size = 8
-    config.model.features, config.model.blocks = 8, 2
-    config.data.crop_size = 32
-    config.finetune.steps = STEPS
-    config.finetune.learning_rate = 1e-3
-    config.finetune.warmup_steps = 4
-    config.finetune.weights = base.loss_weights(l1=1.0, decloss=1e-2)
-    config.decloss.threshold_db = 20.0
-    return config
-
-
-def crops(step: int) -> dict[str, np.ndarray]:
-    """Smooth random images, so that the mini-patches have positives and negatives."""
-    random = np.random.default_rng(step)
-    low = random.integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
-    noise = random.integers(-20, 20, (8, 32, 32, 3))
-    return {"low": low, "hr": np.clip(low.repeat(4, 1).repeat(4, 2) + noise, 0, 255).astype(np.uint8)}
-
-
-def prepare(config, devices: int):
-    """Returns the compiled step, the state in which it begins, and the mesh."""
-    mesh = parallel.data_mesh(jax.devices()[:devices])
-    model, optimizer = build_model(config.model), build_optimizer(config)
-    terms = build_terms(config, "finetune", mesh)
-    step = make_train_step(
-        model,
-        terms=terms,
-        weights={name: config.finetune.weights[name] for name in terms},
-        optimizer=optimizer,
-        schedule=build_schedule(config.finetune, "finetune"),
-        first_step=5,
-        mesh=mesh,
-    )
-    params = jax.device_put(draw_params(model, config.seed), parallel.replicated(mesh))
-    return step, start_stage(params, 5, optimizer, mesh), mesh
-
-
-def train(config, devices: int, batch=crops):
-    step, state, mesh = prepare(config, devices)
-    history = []
-    for index in range(STEPS):
-        state, metrics = step(state, parallel.shard_batch(batch(index), mesh))
-        history.append({name: float(value) for name, value in metrics.items()})
-    return state, history
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +161,9 @@ def test_build_terms_refuses():
         build_terms(config, "finetune", mesh)
     config.finetune.weights = base.loss_weights()
     with pytest.raises(checks.UserError, match="at least one weight"):
+        build_terms(config, "finetune", mesh)
+    config.finetune.weights = base.loss_weights(l1=1.0) | {"wgan": 1.0}
+    with pytest.raises(checks.UserError, match=r"one of l1, perceptual, decloss, gan, ragan, got wgan"):
         build_terms(config, "finetune", mesh)
 
 

@@ -17,6 +17,7 @@ from decloss_jax.compare_torch.inputs import (
     as_dithered_floats,
     as_doubles,
     crops,
+    state_of,
     to_numpy,
     to_torch,
 )
@@ -57,11 +58,6 @@ def compare_discriminator() -> Iterator[Comparison]:
         "gradient of images", {"images": of_images}, {"images": to_numpy(tensor.grad)}, BACKWARD_FEATURES
     )
     yield Comparison("gradient of weights", *flat_gradients(of_variables, twin), FORWARD)
-
-
-def state_of(twin: torch.nn.Module) -> dict[str, np.ndarray]:
-    """Returns the torch network's state dict as arrays."""
-    return {key: tensor.numpy().copy() for key, tensor in twin.state_dict().items()}
 
 
 def flat_gradients(

@@ -151,3 +151,8 @@ def make_twin(model: EDSR | RRDBNet, params: Mapping[str, Any]) -> torch.nn.Modu
 def state_dict(model: EDSR | RRDBNet, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Names parameters, or their gradients, as the torch network does."""
     return dialects.from_params(dialects.WRITTEN[type(model)], model, params)
+
+
+def state_of(twin: torch.nn.Module) -> dict[str, np.ndarray]:
+    """Returns the torch network's state dict as arrays."""
+    return {key: tensor.numpy().copy() for key, tensor in twin.state_dict().items()}

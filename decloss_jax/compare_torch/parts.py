@@ -32,7 +32,12 @@ from decloss_jax.compare_torch.inputs import (
     to_numpy,
     to_torch,
 )
-from decloss_jax.compare_torch.training import STEPS, compare_training
+from decloss_jax.compare_torch.training import (
+    ADVERSARIAL_STEPS,
+    STEPS,
+    compare_adversarial_training,
+    compare_training,
+)
 from decloss_jax.losses.decloss import decloss
 from decloss_jax.losses.perceptual import perceptual_loss
 from decloss_jax.losses.pixel import l1_loss
@@ -217,5 +222,7 @@ PARTS: dict[str, Part] = {
     "EDSR x4": functools.partial(compare_generator, SMALL_EDSR),
     "RRDBNet x4": functools.partial(compare_generator, RRDBNet(features=16, blocks=1, growth=8)),
     **LOSS_PARTS,
-    "EDSR x4, 20 steps": functools.partial(compare_training, SMALL_EDSR),
+    f"EDSR x4, {STEPS} steps": functools.partial(compare_training, SMALL_EDSR),
+    f"GAN, {ADVERSARIAL_STEPS} steps": functools.partial(compare_adversarial_training, SMALL_EDSR, "gan"),
+    f"RaGAN, {ADVERSARIAL_STEPS} steps": functools.partial(compare_adversarial_training, SMALL_EDSR, "ragan"),
 }

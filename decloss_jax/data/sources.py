@@ -1,6 +1,6 @@
 """The table of places that images come from, and `build_source`, which lists one from a config."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,38 @@ from decloss_jax.data.prepared import find_records
 
 
 def folder_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> list[ImagePair]:
-    """Lists `data.root`, or for validation `data.validation_root` where it is set (see `folder.LAYOUTS`)."""
+    """Lists the images of `data.root` (see `folder.LAYOUTS`).
+
+    For validation it is `data.validation_root` where that is set, else the held-out images of `data.root`
+    where there are any, else the validation images of its layout.
+    """
+    root, count = Path(config_data["root"]).expanduser(), config_data["held_out_images"]
+    checks.check_range("data.held_out_images", count, 0)
     if split == "validation" and config_data["validation_root"]:
-        root = Path(config_data["validation_root"]).expanduser()
-        return find_all_pairs(root, scale=scale, field="data.validation_root")
-    return find_pairs(Path(config_data["root"]).expanduser(), scale=scale, split=split)
+        validation_root = Path(config_data["validation_root"]).expanduser()
+        return find_all_pairs(validation_root, scale=scale, field="data.validation_root")
+    if count == 0:
+        return find_pairs(root, scale=scale, split=split)
+    pairs = find_pairs(root, scale=scale, split="train")
+    held_out = choose_held_out(pairs, config_data["held_out_prefix"], count)
+    return held_out if split == "validation" else [pair for pair in pairs if pair not in held_out]
+
+
+def choose_held_out(pairs: Sequence[ImagePair], prefix: str, count: int) -> list[ImagePair]:
+    """Returns the last `count` of the pairs whose names begin with `prefix`.
+
+    Raises:
+        UserError: there are not so many, or nothing would be left to train on.
+    """
+    named = [pair for pair in pairs if pair.name.startswith(prefix)]
+    checks.check(
+        count <= len(named) and count < len(pairs),
+        "data.held_out_images",
+        expected=f"fewer than the {len(pairs)} images of data.root, named {prefix}*",
+        got=f"{count} of {len(named)}",
+        remedy="lower it or correct data.held_out_prefix",
+    )
+    return named[-count:]
 
 
 def photographs_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> list[ImagePair]:

@@ -22,11 +22,12 @@ from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.pipeline import batches, check_crops
 from decloss_jax.data.sources import build_source
 from decloss_jax.journal import Journal, versions
-from decloss_jax.models import build_model
+from decloss_jax.models import VGGDiscriminator, build_model
+from decloss_jax.training.adversary import Adversary, build_adversary
 from decloss_jax.training.optim import build_optimizer, build_schedule
 from decloss_jax.training.state import TrainState, abstract_state, initial_params, start_stage
 from decloss_jax.training.step import TrainStep, make_train_step
-from decloss_jax.training.terms import build_terms
+from decloss_jax.training.terms import active_weights, build_terms
 from decloss_jax.training.validation import check_sizes, validate
 from decloss_jax.training.workdir import StopRequest, check_same_config, claim, record_config
 
@@ -50,6 +51,7 @@ class Stage:
     first_step: int
     last_step: int
     train_step: TrainStep
+    discriminator: VGGDiscriminator | None
 
 
 @dataclass(frozen=True)
@@ -142,18 +144,21 @@ def plan_stages(
         checks.check_range(f"{name}.steps", options.steps, 0)
         if options.steps == 0 or (name == "pretrain" and config.init_from):
             continue
-        terms = build_terms(config, name, mesh)
+        adversary = build_adversary(config, name, mesh)
+        check_generator_is_trained(config, name, adversary, trained=bool(stages))
         train_step = make_train_step(
             model,
-            terms=terms,
-            weights={term: options.weights[term] for term in terms},
+            terms=build_terms(config, name, mesh),
+            adversary=adversary,
+            weights=active_weights(config, name),
             optimizer=optimizer,
             schedule=build_schedule(options, name),
             first_step=done,
             mesh=mesh,
         )
-        jax.eval_shape(train_step, abstract_state(model, optimizer), abstract_batch(config))
-        stages.append(Stage(name, done, done + options.steps, train_step))
+        discriminator = adversary.model if adversary else None
+        jax.eval_shape(train_step, abstract_state(model, optimizer, discriminator), abstract_batch(config))
+        stages.append(Stage(name, done, done + options.steps, train_step, discriminator))
         done += options.steps
     checks.check(
         bool(stages),
@@ -163,6 +168,20 @@ def plan_stages(
         remedy="set --config.pretrain.steps or --config.finetune.steps",
     )
     return stages
+
+
+def check_generator_is_trained(
+    config: ConfigDict, stage: str, adversary: Adversary | None, *, trained: bool
+) -> None:
+    """Raises `UserError` for a stage that would set a discriminator against an untrained generator."""
+    checks.check(
+        adversary is None or trained or bool(config.init_from) or config.discriminator.untrained_generator,
+        f"{stage} with an adversarial term",
+        expected="a generator that stage 1 has trained",
+        got="no stage 1 and no init_from",
+        remedy="set --config.init_from to a run or a file of weights (or, to start from nothing, "
+        "--config.discriminator.untrained_generator=True)",
+    )
 
 
 def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
@@ -244,10 +263,18 @@ def begin(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: A
     """Returns the state from which the stage goes on, and its step."""
     step = saved.latest_step()
     if step is None:
-        return start_stage(params, stage.first_step, this.optimizer, this.mesh), stage.first_step
+        state = start_stage(
+            params,
+            step=stage.first_step,
+            optimizer=this.optimizer,
+            discriminator=stage.discriminator,
+            seed=this.config.seed,
+            mesh=this.mesh,
+        )
+        return state, stage.first_step
     if step < stage.last_step:
         console.say(f"{stage.name}: going on from the checkpoint of step {step}")
-    abstract = abstract_state(this.model, this.optimizer)
+    abstract = abstract_state(this.model, this.optimizer, stage.discriminator)
     return saved.restore(step, abstract, parallel.replicated(this.mesh)), step
 
 

@@ -14,8 +14,24 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from decloss_jax import checkpoint, checks, console, parallel
-from decloss_jax.models import build_model
+from decloss_jax.models import VGGDiscriminator, build_model
+from decloss_jax.training.adversary import draw_variables
 from decloss_jax.weights import describe, load_generator
+
+
+@flax.struct.dataclass
+class DiscriminatorState:
+    """The discriminator's half of the state.
+
+    Attributes:
+        params: its parameters.
+        batch_stats: running statistics of its batch norms; evaluation uses them, training only moves them.
+        opt_state: Adam's moments.
+    """
+
+    params: Any
+    batch_stats: Any
+    opt_state: Any
 
 
 @flax.struct.dataclass
@@ -26,11 +42,13 @@ class TrainState:
         step: updates done, counted over both stages, int32 scalar.
         params: parameters of the generator.
         opt_state: Adam's moments.
+        discriminator: its state, in a stage with an adversarial term.
     """
 
     step: Array
     params: Any
     opt_state: Any
+    discriminator: DiscriminatorState | None = None
 
 
 def draw_params(model: nn.Module, seed: int) -> Any:
@@ -94,18 +112,53 @@ def check_params(source: str, params: Any, expected: Any) -> None:
         )
 
 
-def fresh_state(params: Any, *, step: int, optimizer: optax.GradientTransformation) -> TrainState:
-    """Joins parameters and moments at zero."""
-    return TrainState(step=jnp.asarray(step, jnp.int32), params=params, opt_state=optimizer.init(params))
+def fresh_state(
+    params: Any,
+    *,
+    step: int,
+    optimizer: optax.GradientTransformation,
+    discriminator: VGGDiscriminator | None = None,
+    seed: int = 0,
+) -> TrainState:
+    """Joins parameters, moments at zero, and a discriminator drawn from the seed where there is one."""
+    other_side = None
+    if discriminator is not None:
+        variables = draw_variables(discriminator, seed)
+        other_side = DiscriminatorState(
+            params=variables["params"],
+            batch_stats=variables["batch_stats"],
+            opt_state=optimizer.init(variables["params"]),
+        )
+    return TrainState(
+        step=jnp.asarray(step, jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        discriminator=other_side,
+    )
 
 
-def start_stage(params: Any, step: int, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
+def start_stage(
+    params: Any,
+    *,
+    step: int,
+    optimizer: optax.GradientTransformation,
+    discriminator: VGGDiscriminator | None,
+    seed: int,
+    mesh: Mesh,
+) -> TrainState:
     """Makes the state in which a stage begins, one copy on each device of the mesh."""
-
-    start = functools.partial(fresh_state, step=step, optimizer=optimizer)
+    start = functools.partial(
+        fresh_state, step=step, optimizer=optimizer, discriminator=discriminator, seed=seed
+    )
     return jax.jit(start, out_shardings=parallel.replicated(mesh))(params)
 
 
-def abstract_state(model: nn.Module, optimizer: optax.GradientTransformation) -> TrainState:
+def abstract_state(
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    discriminator: VGGDiscriminator | None = None,
+) -> TrainState:
     """Returns the shapes and dtypes of a state, for restoring one."""
-    return jax.eval_shape(lambda: fresh_state(draw_params(model, 0), step=0, optimizer=optimizer))
+    return jax.eval_shape(
+        lambda: fresh_state(draw_params(model, 0), step=0, optimizer=optimizer, discriminator=discriminator)
+    )

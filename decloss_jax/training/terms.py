@@ -13,6 +13,7 @@ from decloss_jax.losses.decloss import decloss_terms
 from decloss_jax.losses.perceptual import CRITERIA, perceptual_loss
 from decloss_jax.losses.pixel import l1_loss
 from decloss_jax.models.features import check_taps, extract_features, last_convolution, normalize_imagenet
+from decloss_jax.training.adversary import GAMES
 from decloss_jax.weights.trunks import load_trunk
 
 # Over which mesh axis the mini-patches are gathered.
@@ -114,13 +115,15 @@ TERMS: dict[str, Callable[[Any, Mesh], Term]] = {
 }
 
 
-def build_terms(config: Any, stage: str, mesh: Mesh) -> dict[str, Term]:
-    """Builds the terms whose weight in `config.STAGE.weights` is not zero.
+def active_weights(config: Any, stage: str) -> dict[str, float]:
+    """Returns the weights of `config.STAGE.weights` that are not zero, adversarial ones among them.
 
     Raises:
         UserError: no weight above zero, or a term that does not exist.
     """
     weights = {name: weight for name, weight in config[stage].weights.items() if weight != 0.0}
+    for name in weights:
+        checks.look_up({**TERMS, **GAMES}, name, f"{stage}.weights")
     checks.check(
         bool(weights),
         f"{stage}.weights",
@@ -128,4 +131,9 @@ def build_terms(config: Any, stage: str, mesh: Mesh) -> dict[str, Term]:
         got="none",
         remedy=f"set --config.{stage}.weights.l1, or leave the stage out with --config.{stage}.steps=0",
     )
-    return {name: checks.look_up(TERMS, name, f"{stage}.weights")(config, mesh) for name in weights}
+    return weights
+
+
+def build_terms(config: Any, stage: str, mesh: Mesh) -> dict[str, Term]:
+    """Builds the terms of (sr, hr) alone whose weight is not zero; adversaries are built beside them."""
+    return {name: TERMS[name](config, mesh) for name in active_weights(config, stage) if name in TERMS}

@@ -10,8 +10,9 @@ from decloss_jax.data.sources import SOURCES, build_source
 from decloss_jax.ops.resize import bicubic_downscale
 
 
-def build(root, split="train", *, validation_root="", scale=4, source="folder"):
+def build(root, split="train", *, validation_root="", scale=4, source="folder", held_out=("", 0)):
     config = ConfigDict({"source": source, "root": str(root), "validation_root": str(validation_root)})
+    config.held_out_prefix, config.held_out_images = held_out
     return build_source(config, scale=scale, split=split)
 
 
@@ -190,3 +191,20 @@ def test_photographs_refuse_an_installation_without_them(tmp_path, monkeypatch):
     monkeypatch.setattr("decloss_jax.data.photographs.photograph_folder", lambda: tmp_path)
     with pytest.raises(UserError, match=r"no astronaut.png, .*install scikit-image"):
         build("", source="photographs")
+
+
+def test_build_source_holds_out_the_last_images_of_a_name(tmp_path, write_images):
+    write_images("HR", ["test_1.png", "test_2.png", "test_3.png", "train_1.png"])
+    arguments = {"held_out": ("test_", 2)}
+    assert [pair.name for pair in build(tmp_path, **arguments)] == ["test_1", "train_1"]
+    assert [pair.name for pair in build(tmp_path, "validation", **arguments)] == ["test_2", "test_3"]
+    write_images("other/HR", ["9.png"])
+    of_root = build(tmp_path, "validation", validation_root=tmp_path / "other", **arguments)
+    assert [pair.name for pair in of_root] == ["9"]
+
+
+@pytest.mark.parametrize("held_out", [("test_", 3), ("", 3), ("test_", -1)])
+def test_build_source_refuses_to_hold_out_what_is_not_there(tmp_path, write_images, held_out):
+    write_images("HR", ["test_1.png", "test_2.png", "train_1.png"])
+    with pytest.raises(UserError, match=r"data\.held_out_images"):
+        build(tmp_path, held_out=held_out)

@@ -1,0 +1,1 @@
+"""Table 1: the ten configurations of the ablation."""

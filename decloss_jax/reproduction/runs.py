@@ -1,0 +1,256 @@
+"""The runs behind the rows: which config, in which workdir, trained as far as it is missing, and measured.
+
+A workdir is called by its losses, its seed and a hash of its config, so another config never meets it, and
+rows of equal configs share it. Stage 1 is trained once for all rows that agree on it, in a workdir of its
+own; its last checkpoint is copied into each row's workdir. So a row ends up exactly as if `train.py` had
+trained both stages of its config at once.
+"""
+
+import ast
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from decloss_jax import checks, console, evaluation, journal
+from decloss_jax.configuration import flatten
+from decloss_jax.evaluation.conventions import Protocol
+from decloss_jax.evaluation.methods import load_methods
+from decloss_jax.reproduction.paper import Row
+from decloss_jax.training import loop
+from decloss_jax.training.workdir import REPORTING_FIELDS
+
+# What stage 1 depends on; everything else is stage 2's.
+STAGE_ONE_FIELDS = ("seed", "batch_size", "model", "data", "pretrain", "adam_b1", "adam_b2", "adam_eps")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all rows share.
+
+    Attributes:
+        scale: a name of `paper.SCALES`.
+        overrides: config fields that differ from the rows' configs.
+        runs: folder of the workdirs.
+        tests: folders of the test sets, or "photographs".
+    """
+
+    scale: str
+    overrides: Mapping[str, Any]
+    runs: Path
+    tests: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row with one seed: its config's hash, the values of each data set, and the cost of a step.
+
+    Attributes:
+        row: the row.
+        seed: of its training; None for a row without one.
+        config_hash: of its config; "" without training.
+        stage_one_hash: of the stage 1 that it went on from; "" without training.
+        losses: the terms of its last stage with their weights.
+        datasets: data set -> metric -> value; `images` is their number.
+        seconds_per_step: median over the journal lines of its last stage; None without training.
+        images_per_second: likewise.
+        folder: of its evaluation.
+    """
+
+    row: Row
+    seed: int | None
+    config_hash: str
+    stage_one_hash: str
+    losses: Mapping[str, float]
+    datasets: Mapping[str, Mapping[str, Any]]
+    seconds_per_step: float | None
+    images_per_second: float | None
+    folder: Path
+
+
+def import_config(name: str) -> ModuleType:
+    """Imports configs/NAME.py.
+
+    Raises:
+        UserError: it is not there, because the working directory is not the repository's.
+    """
+    try:
+        return importlib.import_module("configs." + name.replace("/", "."))
+    except ModuleNotFoundError:
+        checks.fail(
+            f"configs/{name}.py",
+            expected="a config in the working directory",
+            got="none",
+            remedy="call it in the folder that holds train.py and configs/",
+        )
+
+
+def row_config(row: Row, seed: int, settings: Settings) -> ConfigDict:
+    """Returns the config of a row at a scale, with the overrides and the seed."""
+    config = import_config(row.config).get_config()
+    if settings.scale == "mini":
+        config = import_config("mini").shrink(config)
+    fields = flatten(config.to_dict())
+    for name, value in settings.overrides.items():
+        checks.check(
+            name in fields,
+            f"--set {name}",
+            expected="a field of configs/base.py",
+            got=f"an unknown one{checks.nearest(name, fields)}",
+            remedy="correct its name",
+        )
+        if name.startswith("finetune.") and name.endswith("steps") and config.finetune.steps == 0:
+            continue  # a row without stage 2 stays without
+        try:
+            config.update_from_flattened_dict({name: value})
+        except (TypeError, ValueError) as error:
+            checks.fail(f"--set {name}", expected="a value of its type", got=error, remedy="correct it")
+    config.seed = seed
+    return config
+
+
+def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
+    """Parses "field=value" texts; a value that is no Python literal is taken as a string.
+
+    Raises:
+        UserError: a text without an equals sign.
+    """
+    overrides = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        checks.check(
+            bool(equals), "--set", expected="FIELD=VALUE", got=text, remedy="write it with an equals sign"
+        )
+        try:
+            overrides[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            overrides[name] = value
+    return overrides
+
+
+def config_hash(config: ConfigDict) -> str:
+    """Returns 8 digits that two configs share only when they compute the same."""
+    fields = {
+        name: value for name, value in flatten(config.to_dict()).items() if name not in REPORTING_FIELDS
+    }
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def stage_one_config(config: ConfigDict) -> ConfigDict:
+    """Returns the config of stage 1 alone: equal for all configs that agree on it."""
+    alone = import_config("base").get_config()
+    reporting = [name for name in REPORTING_FIELDS if "." not in name]
+    for name in (*STAGE_ONE_FIELDS, *reporting):
+        alone[name] = config[name]
+    alone.finetune.steps = 0
+    return alone
+
+
+def train_row(row: Row, seed: int, settings: Settings) -> tuple[Path, ConfigDict, str]:
+    """Trains what a row is missing; returns its workdir, its config, and the hash of its stage 1.
+
+    Raises:
+        UserError: whatever `training.loop.run` refuses, and a config with init_from.
+        Stopped: by Ctrl-C or SIGTERM; the same call goes on from there.
+    """
+    config = row_config(row, seed, settings)
+    checks.check(
+        config.init_from == "" and config.pretrain.steps > 0,
+        f"configs/{row.config}.py",
+        expected="a stage 1 of its own",
+        got="none",
+        remedy="leave init_from and pretrain.steps alone",
+    )
+    first = stage_one_config(config)
+    first_hash = config_hash(first)
+    first_workdir = settings.runs / f"{config.model.name}-stage1-seed{seed}-{first_hash}"
+    console.say(f"{row.name}, seed {seed}: stage 1 in {first_workdir}")
+    loop.run(first, first_workdir)
+    if config.finetune.steps == 0:
+        return first_workdir, first, first_hash
+    losses = "-".join(stage_losses(config, "finetune"))
+    workdir = settings.runs / f"{config.model.name}-{losses}-seed{seed}-{config_hash(config)}"
+    adopt_stage_one(first_workdir, workdir, first.pretrain.steps)
+    console.say(f"{row.name}, seed {seed}: stage 2 in {workdir}")
+    loop.run(config, workdir)
+    return workdir, config, first_hash
+
+
+def stage_losses(config: ConfigDict, stage: str) -> dict[str, float]:
+    """Returns the terms of a stage with their weights."""
+    return {name: weight for name, weight in config[stage].weights.items() if weight}
+
+
+def adopt_stage_one(source: Path, workdir: Path, step: int) -> None:
+    """Copies the last checkpoint of stage 1 into a workdir that has none."""
+    target = workdir / "checkpoints" / "pretrain"
+    if target.exists():
+        return
+    partial = target.with_name("pretrain.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source / "checkpoints" / "pretrain" / str(step), partial / str(step))
+    os.replace(partial, target)
+
+
+def measure_row(row: Row, seed: int | None, settings: Settings, protocol: Protocol) -> Measured:
+    """Trains a row as far as it is missing, evaluates it unless that is done, and reads off its cost."""
+    if not row.config:
+        methods = load_methods(names=[row.method])
+        folder = settings.runs / "evaluations" / row.method / protocol.name
+        datasets = evaluate(methods, settings, protocol, folder)
+        return Measured(row, None, "", "", {}, datasets, None, None, folder)
+    workdir, config, first_hash = train_row(row, seed or 0, settings)
+    methods = load_methods(workdirs=[str(workdir)])
+    folder = settings.runs / "evaluations" / workdir.name / protocol.name
+    datasets = evaluate(methods, settings, protocol, folder)
+    stage = "finetune" if config.finetune.steps else "pretrain"
+    speed = images_per_second(workdir, stage)
+    return Measured(
+        row=row,
+        seed=seed,
+        config_hash=config_hash(config),
+        stage_one_hash=first_hash,
+        losses=stage_losses(config, stage),
+        datasets=datasets,
+        seconds_per_step=config.batch_size / speed,
+        images_per_second=speed,
+        folder=folder,
+    )
+
+
+def evaluate(
+    methods: Sequence[Any], settings: Settings, protocol: Protocol, folder: Path
+) -> Mapping[str, Mapping[str, Any]]:
+    """Returns the values of each data set, from an earlier evaluation of the same weights if there is one."""
+    summary = folder / "summary.json"
+    names = {Path(root).expanduser().resolve().name for root in settings.tests}
+    if summary.is_file():
+        found = json.loads(summary.read_text())
+        same_weights = found["versions"]["weights"].get(methods[0].name, "") == methods[0].sha256
+        values = found["datasets"]
+        same_values = names == values.keys() and all(
+            set(protocol.metrics) <= of_set.keys() for of_set in values.values()
+        )
+        if same_weights and same_values:
+            return values
+    evaluation.run(methods, settings.tests, folder, protocol)
+    return json.loads(summary.read_text())["datasets"]
+
+
+def images_per_second(workdir: Path, stage: str) -> float:
+    """Returns the median speed over the journal lines of a stage."""
+    _, records = journal.read(workdir)
+    return statistics.median(
+        record["images_per_second"]
+        for record in records
+        if record["stage"] == stage and "images_per_second" in record
+    )

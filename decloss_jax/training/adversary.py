@@ -1,0 +1,124 @@
+"""The other side of a GAN or RaGAN term: the discriminator, how it judges, and what either side wants."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from decloss_jax import checks, parallel
+from decloss_jax.losses import adversarial
+from decloss_jax.models import VGGDiscriminator
+from decloss_jax.models.discriminator import count_stages
+
+
+class Game(NamedTuple):
+    """The losses of both sides, as functions of (real logits, fake logits)."""
+
+    generator_loss: Callable[[Array, Array], Array]
+    discriminator_loss: Callable[[Array, Array], Array]
+
+
+GAMES: dict[str, Game] = {
+    "gan": Game(lambda real, fake: adversarial.gan_generator_loss(fake), adversarial.gan_discriminator_loss),
+    "ragan": Game(adversarial.ragan_generator_loss, adversarial.ragan_discriminator_loss),
+}
+
+# Judges images [N,H,W,3] in training mode: (variables, images) -> (logits [N,1], moved running statistics).
+Judge = Callable[[Mapping[str, Any], Array], tuple[Array, Any]]
+
+
+class Adversary(NamedTuple):
+    """A discriminator in training.
+
+    Attributes:
+        term: "gan" or "ragan", the name of the generator's term.
+        game: both losses.
+        model: the network.
+        judge: the network in training mode, with the batch statistics that the config asks for.
+        learning_rate_ratio: its learning rate over the generator's.
+    """
+
+    term: str
+    game: Game
+    model: VGGDiscriminator
+    judge: Judge
+    learning_rate_ratio: float
+
+    def discriminator_loss(
+        self, params: Any, batch_stats: Any, sr: Array, hr: Array
+    ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
+        """Judges hr, then sr, each as a batch of its own; returns L_D, the running statistics, scalars."""
+        real, batch_stats = self.judge({"params": params, "batch_stats": batch_stats}, hr)
+        fake, batch_stats = self.judge({"params": params, "batch_stats": batch_stats}, sr)
+        value = self.game.discriminator_loss(real, fake)
+        scalars = {"discriminator/real": real.mean(), "discriminator/fake": fake.mean()}
+        return value, (batch_stats, {"loss/discriminator": value} | scalars)
+
+    def generator_loss(self, variables: Mapping[str, Any], sr: Array, hr: Array) -> Array:
+        """Judges both with the discriminator as it is; returns L_G."""
+        (real, _), (fake, _) = self.judge(variables, hr), self.judge(variables, sr)
+        return self.game.generator_loss(real, fake)
+
+
+def global_statistics(model: VGGDiscriminator, mesh: Mesh) -> Judge:
+    """Judges with batch statistics over the global batch, the same on any number of devices."""
+
+    def judge(variables: Mapping[str, Any], images: Array) -> tuple[Array, Any]:
+        logits, moved = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        return logits, moved["batch_stats"]
+
+    return judge
+
+
+def device_statistics(model: VGGDiscriminator, mesh: Mesh) -> Judge:
+    """Judges with batch statistics of each device's share (BasicSR's on several GPUs); their mean is kept."""
+    of_batch = global_statistics(model, mesh)
+
+    def of_shard(variables: Mapping[str, Any], images: Array) -> tuple[Array, Any]:
+        logits, moved = of_batch(variables, images)
+        return logits, jax.lax.pmean(moved, parallel.DATA_AXIS)
+
+    split = PartitionSpec(parallel.DATA_AXIS)
+    return jax.shard_map(
+        of_shard, mesh=mesh, in_specs=(PartitionSpec(), split), out_specs=(split, PartitionSpec())
+    )
+
+
+STATISTICS: dict[str, Callable[[VGGDiscriminator, Mesh], Judge]] = {
+    "global": global_statistics,
+    "device": device_statistics,
+}
+
+
+def build_adversary(config: Any, stage: str, mesh: Mesh) -> Adversary | None:
+    """Builds the discriminator that `config.STAGE.weights` asks for; None without an adversarial term.
+
+    Raises:
+        UserError: two adversarial terms, crops that no discriminator fits, an option out of its range.
+    """
+    terms = [name for name in GAMES if config[stage].weights.get(name)]
+    if not terms:
+        return None
+    checks.check(
+        len(terms) == 1,
+        f"{stage}.weights",
+        expected="one adversarial term",
+        got=" and ".join(terms),
+        remedy=f"set --config.{stage}.weights.{terms[-1]}=0",
+    )
+    options = config.discriminator
+    checks.check_positive("discriminator.features", options.features)
+    checks.check_positive("discriminator.learning_rate_ratio", options.learning_rate_ratio)
+    make_judge = checks.look_up(STATISTICS, options.statistics, "discriminator.statistics")
+    count_stages(config.data.crop_size)
+    model = VGGDiscriminator(features=options.features, input_size=config.data.crop_size)
+    return Adversary(terms[0], GAMES[terms[0]], model, make_judge(model, mesh), options.learning_rate_ratio)
+
+
+def draw_variables(model: VGGDiscriminator, seed: int) -> Mapping[str, Any]:
+    """Draws the discriminator's parameters from the seed, apart from the generator's."""
+    images = jnp.zeros((1, model.input_size, model.input_size, 3), jnp.float32)
+    return model.init(jax.random.fold_in(jax.random.key(seed), 1), images)

@@ -1,0 +1,159 @@
+"""`python -m decloss_jax reproduce` as a user types it, on networks too small to show anything."""
+
+import csv
+import json
+import runpy
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from command_line import CACHE, REPOSITORY, run
+
+from decloss_jax import checkpoint, journal
+from decloss_jax.reproduction.paper import EXPERIMENTS
+
+TINY = {
+    "data.source": "photographs",
+    "data.cache_dir": str(CACHE / "photographs"),
+    "data.crop_size": 32,
+    "batch_size": 4,
+    "model.features": 4,
+    "model.blocks": 1,
+    "pretrain.steps": 20,
+    "pretrain.warmup_steps": 5,
+    "finetune.steps": 10,
+    "log_every_steps": 5,
+    "validation_images": 1,
+    "sample_images": 0,
+}
+LOSSES = {"01_edsr_l1": "l1 1", "02_edsr_decloss": "l1 0.01, decloss 3e-05"}
+
+
+def reproduce(folder: Path, *arguments: str):
+    return run(
+        "decloss_jax",
+        *("reproduce", *arguments, "--scale", "mini", "--test", "photographs"),
+        *("--runs", str(folder / "runs"), "--out", str(folder / "out")),
+        *("--set", *(f"{name}={value}" for name, value in TINY.items())),
+    )
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory) -> Path:
+    """Rows 1 and 2 of Table 1 with two seeds."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    result = reproduce(folder, "table1", "--only", "1", "02_edsr_decloss", "--seeds", "0", "1")
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+def test_reproduce_writes_ours_beside_the_printed_numbers(reproduced):
+    record = json.loads((reproduced / "out" / "table1.json").read_text())
+    assert [(row["row"], row["seed"]) for row in record["rows"]] == [
+        (name, seed) for name in LOSSES for seed in (0, 1)
+    ]
+    with (reproduced / "out" / "table1.csv").open() as file:
+        header, *rows = csv.reader(file)
+    assert [row[1] for row in rows] == list(LOSSES)
+    for row, printed in zip(
+        rows, (("28.56*", "0.273*", "28.54*"), ("27.22*", "0.179*", "28.23*")), strict=True
+    ):
+        assert row[0] == "photographs"
+        assert row[header.index("losses")] == LOSSES[row[1]]
+        of_row = [r["datasets"]["photographs"] for r in record["rows"] if r["row"] == row[1]]
+        values = [one["lpips_alex"] for one in of_row]
+        expected = f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
+        assert row[header.index("LPIPS ↓")] == expected
+        assert tuple(row[5:10:2]) == printed
+    assert float(rows[0][header.index("step / first row's")]) == 1.0
+    assert rows[1][header.index("printed hours / first row's")] == "1.04"
+    text = (reproduced / "out" / "table1.md").read_text()
+    assert "photographs (3 images)" in text
+    assert (reproduced / "out" / "figure4-photographs.png").stat().st_size > 10_000
+
+
+def test_reproduce_takes_the_cost_from_the_journal(reproduced):
+    record = json.loads((reproduced / "out" / "table1.json").read_text())
+    row = record["rows"][2]
+    workdir = reproduced / "runs" / f"edsr-l1-decloss-seed0-{row['config_hash']}"
+    speeds = [line["images_per_second"] for line in journal.read(workdir)[1]]
+    assert row["images_per_second"] == pytest.approx(np.median(speeds))
+    assert row["seconds_per_step"] == pytest.approx(4 / np.median(speeds))
+
+
+def test_reproduce_trains_stage_1_once_for_all_rows(reproduced):
+    names = {path.name.rpartition("-")[0] for path in (reproduced / "runs").iterdir()}
+    rows = {f"edsr-l1-decloss-seed{seed}" for seed in (0, 1)}
+    assert names - {""} == {"edsr-stage1-seed0", "edsr-stage1-seed1"} | rows  # "": the evaluations
+    record = json.loads((reproduced / "out" / "table1.json").read_text())
+    assert len({row["stage_one_hash"] for row in record["rows"]}) == 2  # one for each seed
+
+
+def test_reproduce_ends_where_train_does(reproduced, tmp_path):
+    """A row with a shared stage 1 has the same bits as both stages of its config in one go."""
+    file = tmp_path / "row.py"
+    file.write_text(
+        "from importlib import import_module\n"
+        "from configs import mini\n"
+        "def get_config():\n"
+        "    row = import_module('configs.table1.02_edsr_decloss')\n"
+        "    return mini.shrink(row.get_config())\n"
+    )
+    arguments = [f"--config.{name}={value}" for name, value in TINY.items()]
+    result = run("train.py", f"--config={file}", *arguments, f"--workdir={tmp_path / 'run'}")
+    assert result.returncode == 0, result.stderr
+    record = json.loads((reproduced / "out" / "table1.json").read_text())
+    workdir = reproduced / "runs" / f"edsr-l1-decloss-seed0-{record['rows'][2]['config_hash']}"
+    ours, expected = (checkpoint.load_generator(folder)[1] for folder in (workdir, tmp_path / "run"))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_reproduce_again_trains_and_measures_nothing(reproduced):
+    journals = {path: path.read_bytes() for path in (reproduced / "runs").glob("*/journal.jsonl")}
+    before = (reproduced / "out" / "table1.json").read_bytes()
+    result = reproduce(reproduced, "table1", "--only", "1", "2", "--seeds", "0", "1")
+    assert result.returncode == 0, result.stderr
+    assert "evaluating" not in result.stderr
+    assert journals == {path: path.read_bytes() for path in journals}
+    assert (reproduced / "out" / "table1.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["table1", "--only", "11"], ["row", "01_edsr_l1", "'11'"]),
+        (
+            ["table2", "--only", "1", "--set", "finetune.step=1"],
+            ["--set finetune.step", "nearest: finetune.steps"],
+        ),
+        (["table2", "--only", "1", "--set", "batch_size"], ["--set", "FIELD=VALUE"]),
+        (["table2", "--only", "1", "--set", "batch_size=many"], ["--set batch_size", "type"]),
+        (["table1", "--only", "1", "--train", "nowhere"], ["data.root", "nowhere"]),
+    ],
+)
+def test_reproduce_answers_a_mistake_with_one_sentence(tmp_path, arguments, words):
+    result = run(
+        "decloss_jax",
+        *("reproduce", *arguments, "--scale", "mini", "--test", "photographs"),
+        *("--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")),
+    )
+    assert result.returncode == 2, result.stderr
+    last = result.stderr.splitlines()[-1]  # after those that say how far it came
+    assert last.startswith("decloss_jax reproduce: ")
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in last
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "row", EXPERIMENTS["table1"].rows + EXPERIMENTS["table2"].rows, ids=lambda row: row.name
+)
+def test_docstring_of_a_config_prints_the_numbers_of_the_table(row):
+    document = runpy.run_path(str(REPOSITORY / "configs" / f"{row.config}.py"))["__doc__"]
+    printed = row.printed["DIV2K"]
+    digits = 3 if row.config.startswith("table1") else 4
+    assert f"PSNR {printed.psnr:.2f}, LPIPS {printed.lpips:.{digits}f}, ICOO {printed.icoo:.2f}" in document
+    assert row.hours is None or f"{row.hours:.2f} GPU hours" in document
