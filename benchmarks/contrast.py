@@ -41,36 +41,34 @@ from decloss_jax.ops.resize import bicubic_upscale
 QUICK = flags.DEFINE_bool("quick", False, "P = 1152 and 2304 only, three rounds: whether it runs at all.")
 ONLY = flags.DEFINE_list("only", [], "Sizes P to measure again; the others stay as OUT.json has them.")
 OUT = flags.DEFINE_string("out", "benchmarks/results/contrast", "Path of the results, without suffix.")
-MEMORY_OF = flags.DEFINE_string(
-    "memory_of", "", "FORM:P:p, print the memory of one form and leave (internal)."
-)
+ONCE = flags.DEFINE_string("once", "", "FORM:P:p, print what one call of a form takes and leave (internal).")
 
 CROP, SCALE = 192, 4  # Sec. 5.1
 SIZES = ((1152, 8), (2304, 8), (4608, 8), (9216, 8), (18_432, 8), (73_728, 4))  # P and p; D = 3 p p
-LARGEST = (294_912, 2)  # the strips alone, once
 SMALLEST_PATCHES = (36_864, 1)  # one crop in patches of one pixel: the rate for P = 1,179,648 at batch 32
+ALONE = (SMALLEST_PATCHES, (294_912, 2))  # ours alone, once
 TILES = (192, 256, 384, 512, 768, 1152)
 SLOW_ROUNDS = 5  # of what takes over two seconds
 PEAK_SIZES = (512, 1024, 2048)  # square products; the fastest counts
 
 
 def main(arguments: list[str]) -> None:
-    if MEMORY_OF.value:
-        form, patches, patch_size = MEMORY_OF.value.split(":")
-        print(json.dumps(memory_of(form, int(patches), int(patch_size))))
+    if ONCE.value:
+        form, patches, patch_size = ONCE.value.split(":")
+        print(json.dumps(measure_once(form, int(patches), int(patch_size))))
         return
     out = Path(OUT.value)
     sizes = SIZES[:2] if QUICK.value else SIZES
-    chosen = [int(size) for size in ONLY.value] or [patches for patches, _ in sizes]
+    chosen = [int(size) for size in ONLY.value] or [patches for patches, _ in (*sizes, *ALONE)]
     rows, peak = measured_before(out, chosen) if ONLY.value else ([], 0.0)
     for patches, patch_size in sizes:
         if patches in chosen:
             size_rows, size_peak = compare(patches, patch_size)
             rows += size_rows
             peak = max(peak, size_peak)
-    if not (QUICK.value or ONLY.value):
-        rows += run_alone(*LARGEST, rounds=1)
-        rows += run_alone(*SMALLEST_PATCHES, rounds=5)
+    for patches, patch_size in () if QUICK.value else ALONE:
+        if patches in chosen:
+            rows.append(run_alone(patches, patch_size))
     rows.sort(key=lambda row: (-row["depth"], row["patches"]))
     for row in rows:
         add_shares(row, peak)
@@ -154,22 +152,25 @@ def compare(patches: int, patch_size: int) -> tuple[list[dict[str, Any]], float]
                     call()  # not counted: caches and threads are not to depend on who came before
                 rows[name]["seconds"].append(seconds_of(call))
     for name in measured:
-        rows[name] |= summary(rows[name]["seconds"]) | memory_in_own_process(name, patches, patch_size)
+        memory = in_own_process(name, patches, patch_size)["memory_mib"]
+        rows[name] |= summary(rows[name]["seconds"]) | {"memory_mib": memory}
         print(f"P = {patches}, {name}: {rows[name]['median']:.4g} s", flush=True)
     return list(rows.values()), max(peaks)
 
 
-def run_alone(patches: int, patch_size: int, rounds: int) -> list[dict[str, Any]]:
-    """Times the strips at a size that no other form reaches in reasonable time."""
-    sr, hr, threshold_db = mini_patches(patches, patch_size)
-    call = FORMS["ours"].make(sr, hr, threshold_db)
-    start = time.perf_counter()
-    loss, _ = call()
-    row = {"form": "ours", "patches": patches, "depth": sr.shape[1], "loss": float(loss)}
-    row |= {"first_seconds": time.perf_counter() - start, "mask_share": mask_share(hr, threshold_db)}
-    row["seconds"] = [row["first_seconds"]] if rounds == 1 else [seconds_of(call) for _ in range(rounds)]
-    print(f"P = {patches}, ours alone: {row['seconds'][0]:.4g} s", flush=True)
-    return [row | summary(row["seconds"]) | memory_in_own_process("ours", patches, patch_size)]
+def run_alone(patches: int, patch_size: int) -> dict[str, Any]:
+    """Measures ours once, in a process of its own, at a size that no other form reaches in time."""
+    measured = in_own_process("ours", patches, patch_size)
+    _, hr, threshold_db = mini_patches(patches, patch_size)
+    row = {
+        "form": "ours",
+        "patches": patches,
+        "depth": hr.shape[1],
+        "mask_share": mask_share(hr, threshold_db),
+    }
+    row |= measured | {"seconds": [measured["first_seconds"]]}
+    print(f"P = {patches}, ours alone: {row['first_seconds']:.4g} s", flush=True)
+    return row | summary(row["seconds"])
 
 
 def compare_tiles(patches: int) -> dict[str, Any]:
@@ -196,10 +197,10 @@ def seconds_of(call: Callable[[], Any]) -> float:
 
 
 def rounds_for(seconds: float) -> int:
-    """How often a form is measured: at least 5 times, but what takes over a minute and a half 3 times."""
+    """How often a form is measured: at least 5 times, but what takes over half a minute 3 times."""
     if QUICK.value:
         return 3
-    return 51 if seconds < 0.2 else 9 if seconds < 2 else SLOW_ROUNDS if seconds < 90 else 3
+    return 51 if seconds < 0.2 else 9 if seconds < 2 else SLOW_ROUNDS if seconds < 30 else 3
 
 
 def products() -> dict[int, Callable[[], Any]]:
@@ -248,15 +249,19 @@ def executed_products(row: dict[str, Any]) -> float:
     return FORMS[row["form"]].products + extra
 
 
-def memory_of(form: str, patches: int, patch_size: int) -> dict[str, float]:
-    """Returns the peak resident memory of this process, above what it held before the form was made."""
+def measure_once(form: str, patches: int, patch_size: int) -> dict[str, float]:
+    """Makes a form, calls it once; returns its seconds with compiling, and the memory it took on top."""
     vectors = mini_patches(patches, patch_size)
     if form.startswith(("torch", "keops")):
         import torch  # noqa: F401 its libraries are not the form's memory
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
-    before = status_mebibytes("VmRSS")
-    FORMS[form].make(*vectors)()
-    return {"memory_mib": status_mebibytes("VmHWM") - before}
+    before, start = status_mebibytes("VmRSS"), time.perf_counter()
+    loss, _ = FORMS[form].make(*vectors)()
+    return {
+        "loss": float(loss),
+        "first_seconds": time.perf_counter() - start,
+        "memory_mib": status_mebibytes("VmHWM") - before,
+    }
 
 
 def status_mebibytes(field: str) -> float:
@@ -266,8 +271,9 @@ def status_mebibytes(field: str) -> float:
     raise RuntimeError(f"no {field} in /proc/self/status")
 
 
-def memory_in_own_process(form: str, patches: int, patch_size: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, f"--memory_of={form}:{patches}:{patch_size}"]
+def in_own_process(form: str, patches: int, patch_size: int) -> dict[str, Any]:
+    """Runs `measure_once` in a new process; without values when that dies."""
+    command = [sys.executable, __file__, f"--once={form}:{patches}:{patch_size}"]
     done = subprocess.run(command, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"memory_mib": None}
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 import decloss_jax
 from decloss_jax import checks
 from decloss_jax.reproduction.paper import EXPERIMENTS, SCALES
@@ -29,6 +31,7 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status: 1 when it found something wrong, 2 for a user's mistake."""
     options = make_parser().parse_args(arguments)
+    logging.set_verbosity(logging.ERROR)  # Orbax reports every file
     try:
         return options.run(options)
     except checks.UserError as error:

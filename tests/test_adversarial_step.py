@@ -16,6 +16,7 @@ from decloss_jax.training.state import draw_params
 
 STEPS = 5
 FEATURES = 4
+LEVELS = ("discriminator/real", "discriminator/fake")
 
 
 def adversarial_config(term: str, statistics: str = "global"):
@@ -98,6 +99,9 @@ def test_make_train_step_with_discriminator_equals_a_plain_loop(on_one_device):
                 v,
             )
     ends = (state.params, state.discriminator.params, state.discriminator.batch_stats)
+    if term == "ragan":  # sees differences of logits alone: the gradient of their bias is 0, and Adam moves
+        for tree in (ends[1], params[1]):  # it by what rounding leaves
+            tree["linear2"].pop("bias")
     for ours, expected in zip(ends, (*params, statistics), strict=True):
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * max(1.0, float(np.abs(b).max())))
@@ -108,6 +112,11 @@ def test_make_train_step_with_discriminator_gives_the_same_losses_on_more_device
     term, _, expected = on_one_device
     _, history = train(adversarial_config(term), devices, STEPS)
     for here, there in zip(history, expected, strict=True):
+        if term == "ragan":  # see above: the logits' common level is left to rounding
+            here, there = (
+                {name: value for name, value in metrics.items() if name not in LEVELS}
+                for metrics in (here, there)
+            )
         assert here == pytest.approx(there, rel=5e-5)
 
 
@@ -137,12 +146,7 @@ def test_discriminator_loss_has_statistics_of_each_device_when_asked_to():
 def test_make_train_step_passes_each_image_through_the_discriminator_once():
     """n convolutions: forward of hr and sr 2 n, gradients of weights 2 n, of images 2 (n - 1), of sr n."""
 
-    def convolutions(config) -> int:
-        step, state, mesh = prepare(config, 1)
-        hlo = jax.jit(step).lower(state, parallel.shard_batch(crops(0), mesh)).compile().as_text()
-        return len(re.findall(r" convolution\(", hlo))
-
-    config = small_config()
-    config.finetune.weights = base.loss_weights(l1=1.0)
+    step, state, mesh = prepare(adversarial_config("ragan"), 1)
+    hlo = jax.jit(step).lower(state, parallel.shard_batch(crops(0), mesh)).compile().as_text()
     n = 6  # three stages of two
-    assert convolutions(adversarial_config("ragan")) - convolutions(config) == 7 * n - 2
+    assert len(re.findall(r" convolution\(.*VGGDiscriminator", hlo)) == 7 * n - 2

@@ -13,9 +13,9 @@ class Printed:
     icoo: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
-    """A row of a table, or a point of a figure.
+    """A row of a table, or a point of a figure; a key of dictionaries by identity.
 
     Attributes:
         name: in our tables.

@@ -152,6 +152,7 @@ def make_notes(measured: Sequence[Measured], settings: Settings, protocol: Proto
 
 
 def markdown_line(texts: Sequence[str]) -> str:
+    """Joins cells to a line of a Markdown table."""
     return "| " + " | ".join(texts) + " |"
 
 

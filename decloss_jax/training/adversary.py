@@ -49,17 +49,21 @@ class Adversary(NamedTuple):
 
     def discriminator_loss(
         self, params: Any, batch_stats: Any, sr: Array, hr: Array
-    ) -> tuple[Array, tuple[Any, dict[str, Array]]]:
-        """Judges hr, then sr, each as a batch of its own; returns L_D, the running statistics, scalars."""
+    ) -> tuple[Array, tuple[Array, Any, dict[str, Array]]]:
+        """Judges hr, then sr, each as a batch of its own.
+
+        Returns:
+            L_D; and the logits of hr, the running statistics, scalars for the journal.
+        """
         real, batch_stats = self.judge({"params": params, "batch_stats": batch_stats}, hr)
         fake, batch_stats = self.judge({"params": params, "batch_stats": batch_stats}, sr)
         value = self.game.discriminator_loss(real, fake)
         scalars = {"discriminator/real": real.mean(), "discriminator/fake": fake.mean()}
-        return value, (batch_stats, {"loss/discriminator": value} | scalars)
+        return value, (real, batch_stats, {"loss/discriminator": value} | scalars)
 
-    def generator_loss(self, variables: Mapping[str, Any], sr: Array, hr: Array) -> Array:
-        """Judges both with the discriminator as it is; returns L_G."""
-        (real, _), (fake, _) = self.judge(variables, hr), self.judge(variables, sr)
+    def generator_loss(self, params: Any, batch_stats: Any, real: Array, sr: Array) -> Array:
+        """Judges sr; returns L_G, given the logits of hr."""
+        fake, _ = self.judge({"params": params, "batch_stats": batch_stats}, sr)
         return self.game.generator_loss(real, fake)
 
 

@@ -60,38 +60,31 @@ def make_train_step(
     copies, split = parallel.replicated(mesh), parallel.batch_sharding(mesh)
     frozen_arrays = jax.device_put({name: term.frozen for name, term in terms.items()}, copies)
 
-    def loss(
-        params: Any, state: TrainState, low: Array, hr: Array, frozen: Any
-    ) -> tuple[Array, tuple[Scalars, Array]]:
-        functions: dict[str, TermFunction] = {
-            name: functools.partial(term.value, frozen[name]) for name, term in terms.items()
-        }
-        if adversary is not None and state.discriminator is not None:
-            functions[adversary.term] = functools.partial(adversarial_term, adversary, state.discriminator)
-        sr: Any = model.apply({"params": params}, low)
-        total, metrics = objective(sr, hr, terms=functions, weights=weights)
-        return total, (metrics, sr)
-
     def step(state: TrainState, batch: dict[str, Array], frozen: Any) -> tuple[TrainState, Scalars]:
         low, hr = (batch[key].astype(jnp.float32) / 255.0 for key in ("low", "hr"))
         learning_rate = schedule(state.step - first_step)
-        gradients, (metrics, sr) = jax.grad(loss, has_aux=True)(state.params, state, low, hr, frozen)
-        params, opt_state = descend(optimizer, gradients, state.opt_state, state.params, learning_rate)
-        gradient_norm = optax.tree.norm(gradients)
-        finite = jnp.isfinite(metrics["loss/total"]) & jnp.isfinite(gradient_norm)
-        metrics |= {"learning_rate": learning_rate, "gradient_norm": gradient_norm}
-
+        functions: dict[str, TermFunction] = {
+            name: functools.partial(term.value, frozen[name]) for name, term in terms.items()
+        }
         discriminator = state.discriminator
+        its_metrics: Scalars = {}
+        sr: Any
+        sr, to_params = jax.vjp(lambda params: model.apply({"params": params}, low), state.params)
         if adversary is not None and discriminator is not None:
-            discriminator, its_metrics = move_discriminator(
+            functions[adversary.term], discriminator, its_metrics = play(
                 adversary, optimizer, discriminator, sr, hr, learning_rate
             )
-            finite &= jnp.isfinite(its_metrics["discriminator/gradient_norm"])
-            metrics |= its_metrics
-        after = TrainState(
-            step=state.step + 1, params=params, opt_state=opt_state, discriminator=discriminator
-        )
-        return after, metrics | {"finite": finite}
+
+        def loss(sr: Any) -> tuple[Array, Scalars]:
+            return objective(sr, hr, terms=functions, weights=weights)
+
+        of_sr, metrics = jax.grad(loss, has_aux=True)(sr)
+        (gradients,) = to_params(of_sr)
+        params, opt_state = descend(optimizer, gradients, state.opt_state, state.params, learning_rate)
+        metrics |= {"learning_rate": learning_rate, "gradient_norm": optax.tree.norm(gradients)} | its_metrics
+        watched = ("loss/total", "gradient_norm", "discriminator/gradient_norm")
+        metrics["finite"] = jnp.all(jnp.isfinite(jnp.stack([metrics[k] for k in watched if k in metrics])))
+        return TrainState(state.step + 1, params, opt_state, discriminator), metrics
 
     compiled = jax.jit(step, in_shardings=(copies, split, copies), out_shardings=copies, donate_argnums=0)
     return lambda state, batch: compiled(state, batch, frozen_arrays)
@@ -109,26 +102,27 @@ def descend(
     return jax.tree.map(lambda p, d: p - learning_rate * d, params, directions), opt_state
 
 
-def adversarial_term(
-    adversary: Adversary, discriminator: DiscriminatorState, sr: Array, hr: Array
-) -> tuple[Array, Scalars]:
-    """The generator's adversarial term (see `objective`), against the discriminator as it is."""
-    variables = {"params": discriminator.params, "batch_stats": discriminator.batch_stats}
-    return adversary.generator_loss(variables, sr, hr), {}
-
-
-def move_discriminator(
+def play(
     adversary: Adversary,
     optimizer: optax.GradientTransformation,
     state: DiscriminatorState,
     sr: Array,
     hr: Array,
     learning_rate: Array,
-) -> tuple[DiscriminatorState, Scalars]:
-    """Updates the discriminator on given SR images; returns its state and the scalars of before."""
+) -> tuple[TermFunction, DiscriminatorState, Scalars]:
+    """Plays one round.
+
+    Returns:
+        The generator's adversarial term against the discriminator of before (see `objective`), the updated
+        discriminator, and its scalars of before.
+    """
     of_params = jax.grad(adversary.discriminator_loss, has_aux=True)
-    gradients, (batch_stats, metrics) = of_params(state.params, state.batch_stats, sr, hr)
+    gradients, (real, batch_stats, metrics) = of_params(state.params, state.batch_stats, sr, hr)
     rate = adversary.learning_rate_ratio * learning_rate
     params, opt_state = descend(optimizer, gradients, state.opt_state, state.params, rate)
     metrics["discriminator/gradient_norm"] = optax.tree.norm(gradients)
-    return DiscriminatorState(params=params, batch_stats=batch_stats, opt_state=opt_state), metrics
+
+    def term(sr: Array, hr: Array) -> tuple[Array, Scalars]:
+        return adversary.generator_loss(state.params, state.batch_stats, real, sr), {}
+
+    return term, DiscriminatorState(params, batch_stats, opt_state), metrics

@@ -94,7 +94,8 @@ def write(rows: list[dict[str, Any]]) -> None:
         name = setting if isinstance(setting, str) else describe(setting)
         change = row["lpips_alex"] / first - 1
         lines.append(
-            f"| {name} | {row['psnr_rgb']:.3f} | {row['psnr_y']:.3f} | {row['lpips_alex']:.4f} | {change:+.1%} |"
+            f"| {name} | {row['psnr_rgb']:.3f} | {row['psnr_y']:.3f} "
+            f"| {row['lpips_alex']:.4f} | {change:+.1%} |"
         )
     (HERE / "grid.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines), flush=True)

@@ -27,7 +27,7 @@ TINY = {
     "validation_images": 1,
     "sample_images": 0,
 }
-LOSSES = {"01_edsr_l1": "l1 1", "02_edsr_decloss": "l1 0.01, decloss 3e-05"}
+LOSSES = {"01_edsr_l1": "l1 1", "02_edsr_decloss": "decloss 3e-05, l1 0.01"}
 
 
 def reproduce(folder: Path, *arguments: str):
@@ -76,7 +76,7 @@ def test_reproduce_writes_ours_beside_the_printed_numbers(reproduced):
 def test_reproduce_takes_the_cost_from_the_journal(reproduced):
     record = json.loads((reproduced / "out" / "table1.json").read_text())
     row = record["rows"][2]
-    workdir = reproduced / "runs" / f"edsr-l1-decloss-seed0-{row['config_hash']}"
+    workdir = reproduced / "runs" / f"edsr-decloss-l1-seed0-{row['config_hash']}"
     speeds = [line["images_per_second"] for line in journal.read(workdir)[1]]
     assert row["images_per_second"] == pytest.approx(np.median(speeds))
     assert row["seconds_per_step"] == pytest.approx(4 / np.median(speeds))
@@ -84,7 +84,7 @@ def test_reproduce_takes_the_cost_from_the_journal(reproduced):
 
 def test_reproduce_trains_stage_1_once_for_all_rows(reproduced):
     names = {path.name.rpartition("-")[0] for path in (reproduced / "runs").iterdir()}
-    rows = {f"edsr-l1-decloss-seed{seed}" for seed in (0, 1)}
+    rows = {f"edsr-decloss-l1-seed{seed}" for seed in (0, 1)}
     assert names - {""} == {"edsr-stage1-seed0", "edsr-stage1-seed1"} | rows  # "": the evaluations
     record = json.loads((reproduced / "out" / "table1.json").read_text())
     assert len({row["stage_one_hash"] for row in record["rows"]}) == 2  # one for each seed
@@ -104,7 +104,7 @@ def test_reproduce_ends_where_train_does(reproduced, tmp_path):
     result = run("train.py", f"--config={file}", *arguments, f"--workdir={tmp_path / 'run'}")
     assert result.returncode == 0, result.stderr
     record = json.loads((reproduced / "out" / "table1.json").read_text())
-    workdir = reproduced / "runs" / f"edsr-l1-decloss-seed0-{record['rows'][2]['config_hash']}"
+    workdir = reproduced / "runs" / f"edsr-decloss-l1-seed0-{record['rows'][2]['config_hash']}"
     ours, expected = (checkpoint.load_generator(folder)[1] for folder in (workdir, tmp_path / "run"))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)
