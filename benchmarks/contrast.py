@@ -197,10 +197,20 @@ def seconds_of(call: Callable[[], Any]) -> float:
 
 
 def rounds_for(seconds: float) -> int:
-    """How often a form is measured: at least 5 times, but what takes over half a minute 3 times."""
+    """How often a form is measured: at least 5 times, but 3 times or once what takes very long."""
     if QUICK.value:
         return 3
-    return 51 if seconds < 0.2 else 9 if seconds < 2 else SLOW_ROUNDS if seconds < 30 else 3
+    return (
+        51
+        if seconds < 0.2
+        else 9
+        if seconds < 2
+        else SLOW_ROUNDS
+        if seconds < 30
+        else 3
+        if seconds < 100
+        else 1
+    )
 
 
 def products() -> dict[int, Callable[[], Any]]:

@@ -1,6 +1,6 @@
 """LPIPS side by side with the official torch package, on the same images with the same weights.
 
-    python benchmarks/metrics.py [--quick] [--data ROOT] [--out benchmarks/metrics.json]
+    python benchmarks/metrics.py [--quick] [--data ROOT] [--nets alex,vgg] [--out benchmarks/metrics.json]
 
 Needs torch and `pip install --no-deps lpips==0.1.4`. That package builds its networks with torchvision, which
 would download other copies of the weights: here a stand-in for torchvision builds the same layers and fills
@@ -36,6 +36,7 @@ from decloss_jax.weights.trunks import load_trunk
 QUICK = flags.DEFINE_bool("quick", False, "One image of 128 x 128 and few rounds: whether it runs at all.")
 DATA = flags.DEFINE_string("data", "", "Folder with HR/ (and LRx4/); by default the packaged photographs.")
 OUT = flags.DEFINE_string("out", "benchmarks/metrics.json", "File for the measurements.")
+NETS = flags.DEFINE_list("nets", ["alex", "vgg"], "Networks of LPIPS.")
 ROUNDS = flags.DEFINE_integer("rounds", 9, "Measurements of each side.", 3)
 
 SCALE = 4
@@ -46,7 +47,7 @@ Measure = Callable[[Images, Images], list[float]]
 def main(arguments: list[str]) -> None:
     srs, hrs = load_images()
     rounds = 3 if QUICK.value else ROUNDS.value
-    results = {net: compare(net, srs, hrs, rounds) for net in ("alex", "vgg")}
+    results = {net: compare(net, srs, hrs, rounds) for net in NETS.value}
     record = {
         "images": len(hrs),
         "megapixels": round(sum(hr.shape[0] * hr.shape[1] for hr in hrs) / 1e6, 3),

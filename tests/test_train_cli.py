@@ -128,6 +128,7 @@ def test_train_with_a_discriminator_resumes_bit_for_bit_after_kill_9(tmp_path):
     adversarial = (
         *TINY,
         "--config.pretrain.steps=40",
+        "--config.pretrain.warmup_steps=10",
         "--config.finetune.steps=80",
         "--config.finetune.weights.ragan=5e-3",
         "--config.discriminator.features=4",

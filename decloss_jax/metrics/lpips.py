@@ -80,11 +80,13 @@ def lpips_each(
     """
     trunk, linear = lpips_weights(net)
     shapes = shared_shapes(hr.shape[:2] for hr in hr_images)
+    padded = {shape for size, shape in shapes.items() if size != shape}
     for sr, hr in zip(sr_images, hr_images, strict=True):
         checks.check_same_shape("sr", sr, "hr", hr)
         check_size(net, hr.shape[:2])
-        shape, valid = shapes[hr.shape[:2]], np.asarray([hr.shape[:2]])
-        pair = [pad_to(image, shape)[None].astype(np.float32) / np.float32(255) for image in (sr, hr)]
+        shape = shapes[hr.shape[:2]]
+        valid = np.asarray([hr.shape[:2]]) if shape in padded else None
+        pair = [pad_to(image, shape)[None] for image in (sr, hr)]
         yield float(lpips_padded(trunk, linear, *pair, valid, net=net, scaling=scaling)[0])
 
 
@@ -95,14 +97,15 @@ def lpips_padded(trunk: Any, linear: Any, sr: Any, hr: Any, valid: Any, *, net: 
     Args:
         trunk: the network's convolutions.
         linear: the weights of the channels.
-        sr: [N,H,W,3] in [0,1].
-        hr: the same shape.
+        sr: [N,H,W,3] in [0,1], or uint8.
+        hr: the same.
         valid: [N,2], height and width of the images themselves, or None: nothing is padded.
         net: "alex" or "vgg".
         scaling: as in `lpips`.
     """
     network, taps = LPIPS_NETWORKS[net]
-    both = lpips_input(jnp.concatenate([sr, hr]), scaling)
+    both = jnp.concatenate([sr, hr])
+    both = lpips_input(both / jnp.float32(255) if both.dtype == jnp.uint8 else both, scaling)
     twice = None if valid is None else jnp.concatenate([valid, valid])
     features = extract_features(network, trunk, both, taps=taps, valid=twice)
     sr_features, hr_features = zip(*(jnp.split(features[tap], 2) for tap in taps), strict=True)
