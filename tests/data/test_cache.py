@@ -5,24 +5,18 @@ import os
 
 import numpy as np
 import pytest
+from image_lists import list_images
 from PIL import Image
 
 from decloss_jax.checks import UserError
 from decloss_jax.data.cache import ABANDONED_SECONDS, open_cache
 from decloss_jax.data.images import read_image
 from decloss_jax.data.pairs import ImageFile, ImagePair
-from decloss_jax.data.sources import build_source
 from decloss_jax.ops.resize import bicubic_downscale, mod_crop
 
 
-def build(root):
-    return build_source(
-        {"source": "folder", "root": str(root), "validation_root": ""}, scale=4, split="train"
-    )
-
-
 def photographs():
-    return build_source({"source": "photographs"}, scale=4, split="validation")
+    return list_images(split="validation", source="photographs")
 
 
 def check(images, pairs, scale=4):
@@ -47,7 +41,7 @@ def test_open_cache_makes_low_images(tmp_path, scale):
 
 
 def test_open_cache_takes_given_low_images(shared, tmp_path):
-    pairs = build(shared / "data" / "Set5")
+    pairs = list_images(shared / "data" / "Set5")
     assert all(pair.low for pair in pairs)
     check(open_cache(pairs, scale=4, cache_dir=tmp_path), pairs)
 
@@ -64,7 +58,7 @@ def test_open_cache_decodes_once(tmp_path, monkeypatch):
 def test_open_cache_notices_a_changed_file(tmp_path, write_images, part):
     write_images("HR", ["a.bmp"], height=16, width=24)
     write_images("LRx4", ["a.bmp"], height=4, width=6)
-    pairs = build(tmp_path)
+    pairs = list_images(tmp_path)
     open_cache(pairs, scale=4, cache_dir=tmp_path / "cache")
 
     file = tmp_path / part / "a.bmp"
@@ -165,7 +159,7 @@ def test_open_cache_takes_any_file_name(tmp_path):
     (tmp_path / "HR").mkdir()
     for name in names:
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "HR" / name)
-    images = open_cache(build(tmp_path), scale=4, cache_dir=tmp_path / "cache")
+    images = open_cache(list_images(tmp_path), scale=4, cache_dir=tmp_path / "cache")
     assert len(images) == 4
 
 
@@ -173,7 +167,7 @@ def test_open_cache_names_an_unreadable_image(tmp_path, write_images):
     folder = write_images("HR", ["a.png", "b.png", "c.png"])
     (folder / "b.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"b\.png: expected a readable image"):
-        open_cache(build(tmp_path), scale=4, cache_dir=tmp_path / "cache")
+        open_cache(list_images(tmp_path), scale=4, cache_dir=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("size", [(7, 12), (8, 13), (9, 13)])  # the HR image has 35 x 50
@@ -182,13 +176,13 @@ def test_open_cache_names_a_low_image_of_the_wrong_size(tmp_path, write_images, 
     write_images("LRx4", ["a.png"], height=size[0], width=size[1])
     for _ in range(2):  # the second time as well
         with pytest.raises(UserError, match=r"LR image of a: expected 12 x 8 pixels"):
-            open_cache(build(tmp_path), scale=4, cache_dir=tmp_path / "cache")
+            open_cache(list_images(tmp_path), scale=4, cache_dir=tmp_path / "cache")
 
 
 def test_open_cache_names_an_image_smaller_than_the_scale(tmp_path, write_images):
     write_images("HR", ["a.png"], height=3, width=50)
     with pytest.raises(UserError, match=r"HR image of a: expected at least 4 pixels .*got 50 x 3"):
-        open_cache(build(tmp_path), scale=4, cache_dir=tmp_path / "cache")
+        open_cache(list_images(tmp_path), scale=4, cache_dir=tmp_path / "cache")
 
 
 def test_open_cache_names_a_folder_that_cannot_be_written(tmp_path):

@@ -5,11 +5,11 @@ import threading
 
 import numpy as np
 import pytest
+from image_lists import list_images
 
 from decloss_jax.checks import UserError
 from decloss_jax.data.cache import open_cache
 from decloss_jax.data.pipeline import batch_source, batches
-from decloss_jax.data.sources import build_source
 
 SIZES = {"scale": 4, "crop_size": 16, "batch_size": 6}
 IMAGES = 5
@@ -21,10 +21,7 @@ def images(tmp_path, write_images):
     names = [f"{i}.png" for i in range(IMAGES)]
     write_images("HR", names, height=40, width=56)
     write_images("LRx4", names, height=10, width=14)
-    pairs = build_source(
-        {"source": "folder", "root": str(tmp_path), "validation_root": ""}, scale=4, split="train"
-    )
-    return open_cache(pairs, scale=4, cache_dir=tmp_path / "cache")
+    return open_cache(list_images(tmp_path), scale=4, cache_dir=tmp_path / "cache")
 
 
 def take(images, count, **options):

@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from image_lists import list_images
 from PIL import Image
 
 from decloss_jax.checks import UserError
-from decloss_jax.data.sources import build_source
 
 RNG = np.random.default_rng(0)
 HR = RNG.integers(0, 256, size=(3, 16, 24, 3), dtype=np.uint8)
@@ -51,18 +51,17 @@ def prepared(tmp_path_factory):
     return prepare(Pairs, tmp_path_factory.mktemp("pairs"))
 
 
-def build(root, split="train", scale=4):
-    config = {"source": "tfds", "root": str(root), "validation_root": ""}
-    return build_source(config, scale=scale, split=split)
+def list_prepared(root, split="train", scale=4):
+    return list_images(root, split, scale=scale, source="tfds")
 
 
 def test_tfds_source_reads_every_record(prepared):
-    pairs = build(prepared)
+    pairs = list_prepared(prepared)
     assert len({pair.name for pair in pairs}) == 3
     found = {pair.hr.load().tobytes(): pair.low.load().tobytes() for pair in pairs}
     assert found == {hr.tobytes(): low.tobytes() for hr, low in zip(HR, LOW, strict=True)}
     assert len({image.identity() for pair in pairs for image in (pair.hr, pair.low)}) == 6
-    (validation,) = build(prepared, "validation")
+    (validation,) = list_prepared(prepared, "validation")
     np.testing.assert_array_equal(validation.load(4)[1], HR[0])
     assert "tensorflow" not in sys.modules
 
@@ -73,7 +72,7 @@ def test_tfds_source_finds_the_newest_div2k_under_data_dir(prepared, tmp_path):
         folder.mkdir(parents=True)
         for file in prepared.iterdir():
             (folder / file.name).write_bytes(file.read_bytes())
-    assert {pair.hr.version_folder.name for pair in build(tmp_path)} == {"2.0.10"}
+    assert {pair.hr.version_folder.name for pair in list_prepared(tmp_path)} == {"2.0.10"}
 
 
 def test_tfds_source_without_validation_split_is_empty(prepared, tmp_path):
@@ -82,13 +81,13 @@ def test_tfds_source_without_validation_split_is_empty(prepared, tmp_path):
     description = json.loads((tmp_path / "dataset_info.json").read_text())
     description["splits"] = [split for split in description["splits"] if split["name"] == "train"]
     (tmp_path / "dataset_info.json").write_text(json.dumps(description))
-    assert build(tmp_path, "validation") == []
-    assert len(build(tmp_path)) == 3
+    assert list_prepared(tmp_path, "validation") == []
+    assert len(list_prepared(tmp_path)) == 3
 
 
 def test_tfds_source_tells_how_to_prepare(tmp_path):
     with pytest.raises(UserError, match=r"data.root: .*builder\('div2k/bicubic_x3'.*data.source = 'folder'"):
-        build(tmp_path, scale=3)
+        list_prepared(tmp_path, scale=3)
 
 
 def test_tfds_source_refuses_another_format(prepared, tmp_path):
@@ -96,12 +95,12 @@ def test_tfds_source_refuses_another_format(prepared, tmp_path):
     (tmp_path / "dataset_info.json").write_text(text)
     (tmp_path / "features.json").write_bytes((prepared / "features.json").read_bytes())
     with pytest.raises(UserError, match=r"expected the format array_record.*got tfrecord"):
-        build(tmp_path)
+        list_prepared(tmp_path)
 
 
 def test_tfds_source_refuses_data_without_images_it_knows(tmp_path):
     with pytest.raises(UserError, match=r"expected a feature hr or image, got picture"):
-        build(prepare(Pictures, tmp_path))
+        list_prepared(prepare(Pictures, tmp_path))
 
 
 def test_tfds_record_names_itself_when_it_is_no_good(prepared):
@@ -112,7 +111,7 @@ def test_tfds_record_names_itself_when_it_is_no_good(prepared):
             image.save(buffer, "PNG")
             return {"hr": buffer.getvalue()}
 
-    record = build(prepared)[1].hr
+    record = list_prepared(prepared)[1].hr
     object.__setattr__(record, "records", Broken())
     with pytest.raises(UserError, match=r"hr of record 1 in .*: expected an opaque image"):
         record.load()

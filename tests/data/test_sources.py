@@ -1,19 +1,13 @@
 """The layouts that people have on disk, and what is refused in them."""
 
 import pytest
-from ml_collections import ConfigDict
+from image_lists import list_images
 from PIL import Image
 
 from decloss_jax.checks import UserError
 from decloss_jax.data.folder import find_all_pairs
-from decloss_jax.data.sources import SOURCES, build_source
+from decloss_jax.data.sources import SOURCES
 from decloss_jax.ops.resize import bicubic_downscale
-
-
-def build(root, split="train", *, validation_root="", scale=4, source="folder", held_out=("", 0)):
-    config = ConfigDict({"source": source, "root": str(root), "validation_root": str(validation_root)})
-    config.held_out_prefix, config.held_out_images = held_out
-    return build_source(config, scale=scale, split=split)
 
 
 def paths(pairs, root):
@@ -39,9 +33,11 @@ def test_build_source_finds_div2k(tmp_path, write_images, above, scale):
         low = f"{above}DIV2K_{part}_LR_bicubic/X{scale}/{name}x{scale}.png"
         return (f"{above}DIV2K_{part}_HR/{name}.png", low)
 
-    train = paths(build(tmp_path, scale=scale), tmp_path)
+    train = paths(list_images(tmp_path, scale=scale), tmp_path)
     assert train == {name: pair("train", name) for name in ("0001", "0800")}
-    assert paths(build(tmp_path, "validation", scale=scale), tmp_path) == {"0801": pair("valid", "0801")}
+    assert paths(list_images(tmp_path, "validation", scale=scale), tmp_path) == {
+        "0801": pair("valid", "0801")
+    }
 
 
 @pytest.mark.parametrize("root", ["", "DIV2K", "DIV2K/DIV2K_train_HR"])
@@ -49,9 +45,9 @@ def test_build_source_holds_out_801_to_900_of_one_folder(tmp_path, write_images,
     names = ["0001", "0800", "0801", "0900"]
     write_images("DIV2K/DIV2K_train_HR", [f"{name}.png" for name in names])
     write_images("DIV2K/DIV2K_train_LR_bicubic/X4", [f"{name}x4.png" for name in names])
-    assert [pair.name for pair in build(tmp_path / root)] == ["0001", "0800"]
+    assert [pair.name for pair in list_images(tmp_path / root)] == ["0001", "0800"]
     if root != "DIV2K/DIV2K_train_HR":
-        validation = build(tmp_path / root, "validation")
+        validation = list_images(tmp_path / root, "validation")
         assert [pair.name for pair in validation] == ["0801", "0900"]
         assert all(pair.low is not None for pair in validation)
 
@@ -70,7 +66,7 @@ def test_build_source_holds_out_801_to_900_of_one_folder(tmp_path, write_images,
 def test_build_source_finds_layout(tmp_path, write_images, hr, low, ending):
     write_images(hr, ["0001_s001.png", "baby.PNG"])
     write_images(low, [f"0001_s001{ending}.png", f"baby{ending}.bmp"])
-    assert paths(build(tmp_path), tmp_path) == {
+    assert paths(list_images(tmp_path), tmp_path) == {
         "0001_s001": (f"{hr}/0001_s001.png", f"{low}/0001_s001{ending}.png"),
         "baby": (f"{hr}/baby.PNG", f"{low}/baby{ending}.bmp"),
     }
@@ -79,15 +75,15 @@ def test_build_source_finds_layout(tmp_path, write_images, hr, low, ending):
 def test_build_source_takes_hr_alone(tmp_path, write_images):
     write_images("HR", ["b.jpg", "a.png"])
     write_images("LRx2", ["a.png", "b.png"])  # another scale
-    assert paths(build(tmp_path), tmp_path) == {"a": ("HR/a.png", None), "b": ("HR/b.jpg", None)}
-    assert paths(build(tmp_path, scale=2), tmp_path)["b"] == ("HR/b.jpg", "LRx2/b.png")
-    assert paths(build(tmp_path / "HR"), tmp_path) == {"a": ("HR/a.png", None), "b": ("HR/b.jpg", None)}
+    assert paths(list_images(tmp_path), tmp_path) == {"a": ("HR/a.png", None), "b": ("HR/b.jpg", None)}
+    assert paths(list_images(tmp_path, scale=2), tmp_path)["b"] == ("HR/b.jpg", "LRx2/b.png")
+    assert paths(list_images(tmp_path / "HR"), tmp_path) == {"a": ("HR/a.png", None), "b": ("HR/b.jpg", None)}
 
 
 def test_build_source_gives_each_low_image_one_partner(tmp_path, write_images):
     write_images("HR", ["a.png", "ax4.png"])
     write_images("LRx4", ["ax4.png", "ax4x4.png"])
-    found = paths(build(tmp_path), tmp_path)
+    found = paths(list_images(tmp_path), tmp_path)
     assert found == {"a": ("HR/a.png", "LRx4/ax4.png"), "ax4": ("HR/ax4.png", "LRx4/ax4x4.png")}
 
 
@@ -95,14 +91,16 @@ def test_build_source_takes_validation_from_its_own_root(tmp_path, write_images)
     write_images("train", ["a.png"])
     write_images("benchmark/HR", ["b.png"])
     write_images("benchmark/LRx4", ["b.png"])
-    pairs = build(tmp_path / "train", "validation", validation_root=tmp_path / "benchmark")
+    pairs = list_images(tmp_path / "train", "validation", validation_root=str(tmp_path / "benchmark"))
     assert paths(pairs, tmp_path) == {"b": ("benchmark/HR/b.png", "benchmark/LRx4/b.png")}
-    assert [pair.name for pair in build(tmp_path / "train", validation_root=tmp_path / "benchmark")] == ["a"]
+    assert [
+        pair.name for pair in list_images(tmp_path / "train", validation_root=str(tmp_path / "benchmark"))
+    ] == ["a"]
 
 
 def test_build_source_without_validation_images_is_empty(tmp_path, write_images):
     write_images("HR", ["a.png"])
-    assert build(tmp_path, "validation") == []
+    assert list_images(tmp_path, "validation") == []
 
 
 def test_build_source_refuses_unpaired_images_by_name(tmp_path, write_images):
@@ -111,21 +109,21 @@ def test_build_source_refuses_unpaired_images_by_name(tmp_path, write_images):
     with pytest.raises(
         UserError, match=r"b.png has no LR image b in .*LRx4.*c.png has.*d.png has no HR image"
     ):
-        build(tmp_path)
+        list_images(tmp_path)
 
 
 def test_build_source_names_at_most_five_unpaired_images(tmp_path, write_images):
     write_images("HR", [f"{i}.png" for i in range(9)])
     write_images("LRx4", ["0.png"])
     with pytest.raises(UserError, match=r"5\.png has no LR image 5 in .* and 3 more;") as refused:
-        build(tmp_path)
+        list_images(tmp_path)
     assert "6.png" not in str(refused.value)
 
 
 def test_build_source_refuses_two_images_of_one_name(tmp_path, write_images):
     write_images("HR", ["a.png", "a.jpg"])
     with pytest.raises(UserError, match=r"a\.png has the same name as a\.jpg"):
-        build(tmp_path)
+        list_images(tmp_path)
 
 
 @pytest.mark.parametrize("create", [False, True])
@@ -135,17 +133,17 @@ def test_build_source_names_a_missing_or_empty_folder(tmp_path, create):
         root.mkdir()
         (root / "notes.txt").write_text("no image")
     with pytest.raises(UserError, match=r"^data.root: .*photos") as refused:
-        build(root)
+        list_images(root)
     if create:
         for tried in ("DIV2K_train_HR", "DIV2K/DIV2K_train_HR", "HR", "GTmod12", "the folder itself", ".png"):
             assert tried in str(refused.value)
     with pytest.raises(UserError, match=r"^data.validation_root: .*photos"):
-        build(tmp_path, "validation", validation_root=root)
+        list_images(tmp_path, "validation", validation_root=str(root))
 
 
 def test_build_source_names_the_nearest_source(tmp_path):
     with pytest.raises(UserError, match=r"nearest: photographs"):
-        build(tmp_path, source="photograph")
+        list_images(tmp_path, source="photograph")
     assert set(SOURCES) == {"folder", "photographs", "tfds"}
 
 
@@ -159,7 +157,7 @@ def test_find_all_pairs_finds_benchmarks(shared):
 
 def test_image_pair_load_makes_low_of_the_whole_image(tmp_path, write_images):
     write_images("HR", ["a.png"], height=35, width=50)
-    (pair,) = build(tmp_path)
+    (pair,) = list_images(tmp_path)
     low, hr = pair.load(4)
     assert (low.shape, hr.shape) == ((8, 12, 3), (32, 48, 3))
     assert (low == bicubic_downscale(hr, 4)).all()
@@ -168,7 +166,7 @@ def test_image_pair_load_makes_low_of_the_whole_image(tmp_path, write_images):
 def test_image_pair_load_refuses_sizes_that_do_not_fit(tmp_path, write_images):
     write_images("HR", ["a.png"], height=32, width=50)
     write_images("LRx4", ["a.png"], height=8, width=13)
-    (pair,) = build(tmp_path)
+    (pair,) = list_images(tmp_path)
     with pytest.raises(
         UserError, match=r"LR image of a: expected 12 x 8 pixels .*50 x 32 over 4.*got 13 x 8"
     ):
@@ -176,7 +174,10 @@ def test_image_pair_load_refuses_sizes_that_do_not_fit(tmp_path, write_images):
 
 
 def test_photographs_are_colour_photographs_of_two_disjoint_parts():
-    train, validation = build("", source="photographs"), build("", "validation", source="photographs")
+    train, validation = (
+        list_images("", source="photographs"),
+        list_images("", "validation", source="photographs"),
+    )
     assert (len(train), len(validation)) == (12, 3)
     names = [pair.name for pair in train + validation]
     assert len(set(names)) == 15
@@ -190,21 +191,21 @@ def test_photographs_are_colour_photographs_of_two_disjoint_parts():
 def test_photographs_refuse_an_installation_without_them(tmp_path, monkeypatch):
     monkeypatch.setattr("decloss_jax.data.photographs.photograph_folder", lambda: tmp_path)
     with pytest.raises(UserError, match=r"no astronaut.png, .*install scikit-image"):
-        build("", source="photographs")
+        list_images("", source="photographs")
 
 
 def test_build_source_holds_out_the_last_images_of_a_name(tmp_path, write_images):
     write_images("HR", ["test_1.png", "test_2.png", "test_3.png", "train_1.png"])
-    arguments = {"held_out": ("test_", 2)}
-    assert [pair.name for pair in build(tmp_path, **arguments)] == ["test_1", "train_1"]
-    assert [pair.name for pair in build(tmp_path, "validation", **arguments)] == ["test_2", "test_3"]
+    arguments = {"held_out_prefix": "test_", "held_out_images": 2}
+    assert [pair.name for pair in list_images(tmp_path, **arguments)] == ["test_1", "train_1"]
+    assert [pair.name for pair in list_images(tmp_path, "validation", **arguments)] == ["test_2", "test_3"]
     write_images("other/HR", ["9.png"])
-    of_root = build(tmp_path, "validation", validation_root=tmp_path / "other", **arguments)
+    of_root = list_images(tmp_path, "validation", validation_root=str(tmp_path / "other"), **arguments)
     assert [pair.name for pair in of_root] == ["9"]
 
 
-@pytest.mark.parametrize("held_out", [("test_", 3), ("", 3), ("test_", -1)])
-def test_build_source_refuses_to_hold_out_what_is_not_there(tmp_path, write_images, held_out):
+@pytest.mark.parametrize(("prefix", "count"), [("test_", 3), ("", 3), ("test_", -1)])
+def test_build_source_refuses_to_hold_out_what_is_not_there(tmp_path, write_images, prefix, count):
     write_images("HR", ["test_1.png", "test_2.png", "train_1.png"])
     with pytest.raises(UserError, match=r"data\.held_out_images"):
-        build(tmp_path, held_out=held_out)
+        list_images(tmp_path, held_out_prefix=prefix, held_out_images=count)
