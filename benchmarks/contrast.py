@@ -29,11 +29,11 @@ from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from contrast_forms import FORMS, Measured, jax_form
+from contrast_forms import FORMS, Measured, jax_form, temporaries_mib
 
 from decloss_jax import scripts
 from decloss_jax.data.photographs import find_photographs
-from decloss_jax.losses.contrast import FULL_UP_TO, TILE_SIZE, spatial_contrast
+from decloss_jax.losses.contrast import FULL_UP_TO, TILE_SIZE, spatial_contrast, spatial_contrast_dense
 from decloss_jax.ops.fourier import enhance_detail
 from decloss_jax.ops.patches import extract_patches
 from decloss_jax.ops.resize import bicubic_upscale
@@ -49,6 +49,7 @@ SMALLEST_PATCHES = (36_864, 1)  # one crop in patches of one pixel: the rate for
 ALONE = (SMALLEST_PATCHES, (294_912, 2))  # ours alone, once
 TILES = (192, 256, 384, 512, 768, 1152)
 SLOW_ROUNDS = 5  # of what takes over two seconds
+COMPILED = {"ours": spatial_contrast, "dense": spatial_contrast_dense}  # tell their temporaries
 PEAK_SIZES = (512, 1024, 2048)  # square products; the fastest counts
 
 
@@ -72,6 +73,8 @@ def main(arguments: list[str]) -> None:
     rows.sort(key=lambda row: (-row["depth"], row["patches"]))
     for row in rows:
         add_shares(row, peak)
+        if row["form"] in COMPILED:
+            row["temporaries_mib"] = temporaries_mib(COMPILED[row["form"]], row["patches"], row["depth"])
     record = {
         "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
         "versions": versions("jax", "jaxlib", "torch", "pykeops", "numpy"),
@@ -289,7 +292,7 @@ def in_own_process(form: str, patches: int, patch_size: int) -> dict[str, Any]:
 
 
 def exponents(rows: list[dict[str, Any]], form: str) -> dict[str, float] | None:
-    """Fits time and memory as powers of P at D = 192, from the sizes above `FULL_UP_TO` that it did."""
+    """Fits time, memory and temporaries as powers of P at D = 192, from the sizes above `FULL_UP_TO`."""
     points = [
         row
         for row in rows
@@ -303,7 +306,8 @@ def exponents(rows: list[dict[str, Any]], form: str) -> dict[str, float] | None:
     logs = np.log([row["patches"] for row in points])
     return {
         name: float(np.polyfit(logs, np.log([row[name] for row in points]), 1)[0])
-        for name in ("median", "memory_mib")
+        for name in ("median", "memory_mib", "temporaries_mib")
+        if name in points[0]
     }
 
 
@@ -333,22 +337,23 @@ def table(record: dict[str, Any]) -> str:
     """The rows as Markdown; ratios are against the strips of the same size."""
     base = {(row["patches"], row["depth"]): row["median"] for row in record["rows"] if row["form"] == "ours"}
     lines = [
-        "| P | D | form | seconds (fastest to slowest of n) | against ours | memory MiB | products at peak "
-        "| share of peak |",
-        "|---|---|---|---|---|---|---|---|",
+        "| P | D | form | seconds (fastest to slowest of n) | against ours | memory MiB | temporaries MiB "
+        "| products at peak | share of peak |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in record["rows"]:
         place = f"| {row['patches']:,} | {row['depth']} | {row['form']} |"
         if "failed" in row:
-            lines.append(f"{place} failed: {row['failed'].splitlines()[0]} | | | | |")
+            lines.append(f"{place} failed: {row['failed'].splitlines()[0]} | | | | | |")
             continue
         spread = f"{row['fastest']:.3g} to {row['slowest']:.3g}, {len(row['seconds'])}"
         memory = "?" if row["memory_mib"] is None else f"{row['memory_mib']:,.0f}"
+        temporaries = f"{row['temporaries_mib']:,.0f}" if "temporaries_mib" in row else ""
         ratio = row["median"] / base[row["patches"], row["depth"]]
         share = f"{row['share_of_peak']:.0%}" if row["share_of_peak"] else ""
         lines.append(
             f"{place} {row['median']:.3g} ({spread}) | {ratio:.2f} | {memory} "
-            f"| {row['products_at_peak']:.1f} | {share} |"
+            f"| {temporaries} | {row['products_at_peak']:.1f} | {share} |"
         )
     return "\n".join(lines)
 

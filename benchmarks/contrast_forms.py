@@ -24,10 +24,26 @@ def jax_form(form: Callable, sr: np.ndarray, hr: np.ndarray, threshold_db: float
     """One of our two forms, compiled."""
     import jax
 
-    options = {"threshold_db": threshold_db, "t_pos": T_POS, "t_neg": T_NEG, **changes}
-    compiled = jax.jit(jax.value_and_grad(partial(form, **options)))
+    compiled = jitted(form, threshold_db, **changes)
     inputs = jax.device_put((sr, hr))
     return lambda: jax.block_until_ready(compiled(*inputs))
+
+
+def jitted(form: Callable, threshold_db: float, **changes: int) -> Any:
+    """Value and gradient of one of our two forms under jit."""
+    import jax
+
+    options = {"threshold_db": threshold_db, "t_pos": T_POS, "t_neg": T_NEG, **changes}
+    return jax.jit(jax.value_and_grad(partial(form, **options)))
+
+
+def temporaries_mib(form: Callable, patches: int, depth: int) -> float:
+    """MiB that the compiled value and gradient hold beside arguments and results."""
+    import jax
+
+    vectors = jax.ShapeDtypeStruct((patches, depth), "float32")
+    compiled = jitted(form, 25.0).lower(vectors, vectors).compile()
+    return compiled.memory_analysis().temp_size_in_bytes / 2**20
 
 
 def equal_lengths(sr: np.ndarray, hr: np.ndarray, threshold_db: float) -> Measured:

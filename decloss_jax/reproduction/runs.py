@@ -32,6 +32,9 @@ from decloss_jax.training.workdir import REPORTING_FIELDS
 # What stage 1 depends on; everything else is stage 2's.
 STAGE_ONE_FIELDS = ("seed", "batch_size", "model", "data", "pretrain", "adam_b1", "adam_b2", "adam_eps")
 
+# Paths: of them only the last name counts, so that results compare between machines.
+PATH_FIELDS = ("data.root", "data.validation_root", "perceptual.weights_file")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -138,11 +141,15 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def config_hash(config: ConfigDict) -> str:
-    """Returns 8 digits that two configs share only when they compute the same."""
-    fields = {
-        name: value for name, value in flatten(config.to_dict()).items() if name not in REPORTING_FIELDS
-    }
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:8]
+    """Returns 8 digits that two configs share only when they compute the same, wherever the data lie."""
+    fields = flatten(config.to_dict())
+    computed = without_paths({name: fields[name] for name in fields if name not in REPORTING_FIELDS})
+    return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def without_paths(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields with paths cut down to their last name."""
+    return {name: Path(value).name if name in PATH_FIELDS else value for name, value in fields.items()}
 
 
 def stage_one_config(config: ConfigDict) -> ConfigDict:

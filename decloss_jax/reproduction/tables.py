@@ -10,7 +10,7 @@ from decloss_jax import files, journal
 from decloss_jax.evaluation.conventions import Protocol, describe_protocol
 from decloss_jax.report.table import write_csv
 from decloss_jax.reproduction.paper import Experiment, Printed, Row
-from decloss_jax.reproduction.runs import Measured, Settings
+from decloss_jax.reproduction.runs import Measured, Settings, without_paths
 
 COLUMNS = (
     "row",
@@ -58,7 +58,7 @@ def write_tables(
     record = {
         "title": experiment.title,
         "scale": settings.scale,
-        "overrides": dict(settings.overrides),
+        "overrides": without_paths(settings.overrides),
         "conventions": describe_protocol(protocol, 4),
         "versions": journal.versions(),
         "rows": [as_json(m) for m in measured],
@@ -141,7 +141,8 @@ def make_notes(measured: Sequence[Measured], settings: Settings, protocol: Proto
         "versions: " + ", ".join(f"{name} {version}" for name, version in journal.versions().items()),
     ]
     if settings.overrides:
-        changed = ", ".join(f"{name}={value}" for name, value in settings.overrides.items())
+        overrides = without_paths(settings.overrides)
+        changed = ", ".join(f"{name}={value}" for name, value in overrides.items())
         notes.append(f"changed in every config: {changed}")
     hashes = dict.fromkeys(
         (m.row.name, m.seed, m.config_hash, m.stage_one_hash) for m in measured if m.config_hash

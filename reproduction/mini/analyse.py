@@ -1,0 +1,132 @@
+"""What each loss asks of the images of a PSNR-trained network, by frequency: no training, only gradients.
+
+    python reproduction/mini/analyse.py --train ../data/BSDS400
+
+Takes the miniature's stage 1 (seed 0, trained if it is missing) and the centres of its held-out photographs.
+For L1, the perceptual loss and DECLoss in each setting of choose.py's grid: the value at SR and at SR = HR, the
+rms of the gradient with respect to SR beside L1's, and in four bands of frequency its share of power, the
+cosine of the descent direction with HR - SR (does it restore what is missing?) and with SR itself (does it
+strengthen what is there?). Writes gradients.json and gradients.md beside this file.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from choose import GRID, HERE, RUNS, WEIGHT, describe
+
+from decloss_jax import scripts
+from decloss_jax.data.sources import build_source
+from decloss_jax.journal import versions
+from decloss_jax.reproduction.paper import TABLE1
+from decloss_jax.reproduction.runs import Settings, row_config, train_row
+
+# Radial, in cycles per HR pixel; the LR images hold what lies below 1/8.
+BANDS = ((0, 0.125), (0.125, 0.25), (0.25, 0.375), (0.375, 0.71))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--train", required=True, metavar="ROOT", help="folder of BSDS400")
+    options = parser.parse_args()
+    scripts.use_compilation_cache()
+
+    overrides = {"data.root": options.train}
+    workdir, config, _ = train_row(TABLE1[0], 0, Settings("mini", overrides, RUNS, []))
+    sr, hr = centres(workdir, config)
+    perceptual = row_config(TABLE1[2], 0, Settings("mini", overrides, RUNS, []))
+    losses = {"L1": loss_of("l1", config), "perceptual": loss_of("perceptual", perceptual)}
+    for setting in GRID:
+        changes = {name: value for name, value in setting.items() if name != WEIGHT}
+        name = "DECLoss, " + describe(changes)
+        if name not in losses:
+            settings = Settings("mini", overrides | changes, RUNS, [])
+            losses[name] = loss_of("decloss", row_config(TABLE1[1], 0, settings))
+    rows = [{"loss": name} | measure(loss, sr, hr) for name, loss in losses.items()]
+    record = {"versions": versions(), "crops": len(sr), "bands": BANDS, "rows": rows}
+    (HERE / "gradients.json").write_text(json.dumps(record, indent=1) + "\n")
+    (HERE / "gradients.md").write_text(table(rows))
+    print(table(rows), end="")
+
+
+def centres(workdir: Path, config: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns SR and HR [N,S,S,3] in [0,1] of the middle of each held-out image, S = data.crop_size."""
+    from decloss_jax.checkpoint import load_generator
+    from decloss_jax.models import build_model
+
+    _, params, _ = load_generator(workdir)
+    scale = config.model.scale
+    side = config.data.crop_size // scale
+    lows, hrs = [], []
+    for pair in build_source(config.data, scale=scale, split="validation"):
+        low, hr = pair.load(scale)
+        top, left = ((length - side) // 2 for length in low.shape[:2])
+        lows.append(low[top : top + side, left : left + side])
+        hrs.append(hr[scale * top : scale * (top + side), scale * left : scale * (left + side)])
+    low, hr = (np.stack(images).astype(np.float32) / 255 for images in (lows, hrs))
+    return np.asarray(build_model(config.model).apply({"params": params}, low)), hr
+
+
+def loss_of(term: str, config: Any) -> Callable:
+    """The unweighted term of Eq. 26 as a function of (sr, hr)."""
+    from decloss_jax import parallel
+    from decloss_jax.training.terms import TERMS
+
+    built = TERMS[term](config, parallel.data_mesh())
+    return lambda sr, hr: built.value(built.frozen, sr, hr)[0]
+
+
+def measure(loss: Callable, sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
+    """Returns value, perfect value, and what the gradient does in each band."""
+    import jax
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(sr, hr)
+    descent = -np.fft.fft2(np.asarray(gradient, np.float64), axes=(1, 2))
+    missing, present = (np.fft.fft2(x.astype(np.float64), axes=(1, 2)) for x in (hr - sr, sr))
+    power = np.sum(np.abs(descent) ** 2)
+    bands = [
+        {
+            "power": float(np.sum(np.abs(descent[:, mask]) ** 2) / power),
+            "restores": cosine(descent[:, mask], missing[:, mask]),
+            "strengthens": cosine(descent[:, mask], present[:, mask]),
+        }
+        for mask in band_masks(sr.shape[1])
+    ]
+    return {
+        "at_sr": float(value),
+        "at_hr": float(jax.jit(loss)(hr, hr)),
+        "gradient_rms": float(np.sqrt(np.mean(np.square(gradient, dtype=np.float64)))),
+        "bands": bands,
+    }
+
+
+def band_masks(size: int) -> list[np.ndarray]:
+    """Returns [S,S] masks of the DFT's frequencies in each band; the mean is in none."""
+    frequencies = np.fft.fftfreq(size)
+    radius = np.hypot(frequencies[:, None], frequencies)
+    return [(radius > low) & (radius <= high) for low, high in BANDS]
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.sum(a * b.conj()).real / np.sqrt(np.sum(np.abs(a) ** 2) * np.sum(np.abs(b) ** 2)))
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Writes the rows as Markdown; of each band: share of power, restores, strengthens."""
+    l1 = rows[0]["gradient_rms"]
+    names = " | ".join(f"{low:g} to {min(high, 0.5):g}" for low, high in BANDS)
+    lines = [f"| loss | at SR | at HR | gradient rms / L1's | {names} |", "|---|---|---|---|" + "---|" * len(BANDS)]
+    for row in rows:
+        bands = " | ".join(
+            f"{band['power']:.0%} {band['restores']:+.2f} {band['strengthens']:+.2f}" for band in row["bands"]
+        )
+        values = f"{row['at_sr']:.4f} | {row['at_hr']:.4f} | {row['gradient_rms'] / l1:.3g}"
+        lines.append(f"| {row['loss']} | {values} | {bands} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
