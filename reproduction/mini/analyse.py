@@ -3,10 +3,10 @@
     python reproduction/mini/analyse.py --train ../data/BSDS400
 
 Takes the miniature's stage 1 (seed 0, trained if it is missing) and the centres of its held-out photographs.
-For L1, the perceptual loss and DECLoss in each setting of choose.py's grid: the value at SR and at SR = HR, the
-rms of the gradient with respect to SR beside L1's, and in four bands of frequency its share of power, the
-cosine of the descent direction with HR - SR (does it restore what is missing?) and with SR itself (does it
-strengthen what is there?). Writes gradients.json and gradients.md beside this file.
+For L1, the perceptual loss and DECLoss in each setting of choose.py's grid: the value at SR and at SR = HR,
+the rms of the gradient with respect to SR beside L1's, and in four bands of frequency its share of power,
+the cosine of the descent direction with HR - SR (does it restore what is missing?) and with SR itself (does
+it strengthen what is there?). Writes gradients.json and gradients.md beside this file.
 """
 
 import argparse
@@ -118,7 +118,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Writes the rows as Markdown; of each band: share of power, restores, strengthens."""
     l1 = rows[0]["gradient_rms"]
     names = " | ".join(f"{low:g} to {min(high, 0.5):g}" for low, high in BANDS)
-    lines = [f"| loss | at SR | at HR | gradient rms / L1's | {names} |", "|---|---|---|---|" + "---|" * len(BANDS)]
+    lines = [
+        f"| loss | at SR | at HR | gradient rms / L1's | {names} |",
+        "|---|---|---|---|" + "---|" * len(BANDS),
+    ]
     for row in rows:
         bands = " | ".join(
             f"{band['power']:.0%} {band['restores']:+.2f} {band['strengthens']:+.2f}" for band in row["bands"]

@@ -27,18 +27,29 @@ HERE = Path(__file__).resolve().parent
 RUNS = Path("runs") / "reproduction" / "mini"
 WEIGHT = "finetune.weights.decloss"
 
-# What differs from row 2 in miniature. eta moves with mu and p, so that the share of positives stays alike.
-GRID: tuple[dict[str, Any], ...] = (
-    {WEIGHT: 0.0},  # L1 alone, for as long
-    {},  # as printed: 3e-5
-    {WEIGHT: 1e-3},
-    {WEIGHT: 3e-3},
-    {WEIGHT: 6e-3},
-    {WEIGHT: 3e-3, "decloss.mu": 0.35, "decloss.threshold_db": 20.0},
-    {WEIGHT: 3e-3, "decloss.patch_size": 4, "decloss.threshold_db": 31.0},
-    {WEIGHT: 3e-3, "decloss.patch_size": 2, "decloss.threshold_db": 37.0},
-    {WEIGHT: 1e-3, "decloss.t_pos": 0.1, "decloss.t_neg": 0.1},
-    {WEIGHT: 3e-3, "decloss.mode": "residual", "decloss.alpha": 3.0, "decloss.threshold_db": 0.0},
+
+def setting(weight: float, **decloss: Any) -> dict[str, Any]:
+    """What differs from row 2 in miniature."""
+    return {WEIGHT: weight} | {f"decloss.{name}": value for name, value in decloss.items()}
+
+
+# eta moves with mu and p, so that a positive stays a rare one (analyse.py).
+WIDE = {"mu": 0.35, "threshold_db": 20.0}
+SHARP = {"t_pos": 0.2, "t_neg": 0.2}
+GRID = (
+    setting(0.0),  # L1 alone, for as long
+    setting(3e-5),  # as printed
+    setting(3e-3),
+    setting(3e-3, **WIDE),
+    setting(3e-4, **SHARP),
+    setting(1e-3, **SHARP),
+    setting(3e-4, **WIDE, **SHARP),
+    setting(1e-3, **WIDE, **SHARP),
+    setting(3e-3, **WIDE, **SHARP),
+    setting(1e-3, **WIDE, t_pos=0.1, t_neg=0.1),
+    setting(1e-2, mu=0.5, threshold_db=10.0, **SHARP),
+    setting(1e-3, mu=0.35, threshold_db=26.0, patch_size=4, **SHARP),
+    setting(1e-3, mode="residual", alpha=3.0, threshold_db=0.0, **SHARP),
 )
 
 
@@ -60,15 +71,14 @@ def main() -> None:
         (values,) = evaluate(methods, settings, protocol, folder).values()
         return {name: values[name] for name in ("psnr_rgb", "psnr_y", "lpips_alex")}
 
-    for number, setting in enumerate(GRID):
-        if options.only is not None and number not in options.only:
-            continue
-        settings = Settings("mini", {**plain.overrides, **setting}, RUNS, [str(root)])
+    for number in range(len(GRID)) if options.only is None else options.only:
+        settings = Settings("mini", {**plain.overrides, **GRID[number]}, RUNS, [str(root)])
         workdir, config, _ = train_row(row, 0, settings)
         if not rows:
             rows.append({"setting": "stage 1"} | measure(workdir, "pretrain", settings))
         rows.append(
-            {"setting": setting, "config_hash": config_hash(config)} | measure(workdir, "finetune", settings)
+            {"setting": GRID[number], "config_hash": config_hash(config)}
+            | measure(workdir, "finetune", settings)
         )
         write(rows)
 
@@ -101,11 +111,10 @@ def write(rows: list[dict[str, Any]]) -> None:
     print("\n".join(lines), flush=True)
 
 
-def describe(setting: dict[str, Any]) -> str:
-    """Writes a setting in words."""
-    changes = (f"{name.rpartition('.')[2]} {value:g}" if not isinstance(value, str) else value
-               for name, value in setting.items())  # fmt: skip
-    return ", ".join(changes) or "as printed"
+def describe(fields: dict[str, Any]) -> str:
+    """Writes a setting in words; a weight is DECLoss's."""
+    named = {name.rpartition(".")[2].replace("decloss", "weight"): value for name, value in fields.items()}
+    return ", ".join(f"{name} {value}" for name, value in named.items()) or "as printed"
 
 
 if __name__ == "__main__":
