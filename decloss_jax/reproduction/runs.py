@@ -1,7 +1,7 @@
 """The runs behind the rows: which config, in which workdir, trained as far as it is missing, and measured.
 
-A workdir is called by its losses, its seed and a hash of its config, so another config never meets it, and
-rows of equal configs share it. Stage 1 is trained once for all rows that agree on it, in a workdir of its
+A workdir is called by its losses, its seed and a hash of what its config computes, so rows that compute the
+same share it. Stage 1 is trained once for all rows that agree on it, in a workdir of its
 own; its last checkpoint is copied into each row's workdir. So a row ends up exactly as if `train.py` had
 trained both stages of its config at once.
 """
@@ -22,18 +22,16 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from decloss_jax import checks, console, evaluation, journal
+from decloss_jax.checkpoint import STAGES
 from decloss_jax.configuration import flatten
 from decloss_jax.evaluation.conventions import Protocol
 from decloss_jax.evaluation.methods import load_methods
 from decloss_jax.reproduction.paper import Row
 from decloss_jax.training import loop
-from decloss_jax.training.workdir import REPORTING_FIELDS
+from decloss_jax.training.workdir import PATH_FIELDS, REPORTING_FIELDS
 
-# What stage 1 depends on; everything else is stage 2's.
-STAGE_ONE_FIELDS = ("seed", "batch_size", "model", "data", "pretrain", "adam_b1", "adam_b2", "adam_eps")
-
-# Paths: of them only the last name counts, so that results compare between machines.
-PATH_FIELDS = ("data.root", "data.validation_root", "perceptual.weights_file")
+# Blocks of a config that only these terms read.
+TERM_BLOCKS = {"perceptual": {"perceptual"}, "decloss": {"decloss"}, "discriminator": {"gan", "ragan"}}
 
 
 @dataclass(frozen=True)
@@ -143,8 +141,22 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
 def config_hash(config: ConfigDict) -> str:
     """Returns 8 digits that two configs share only when they compute the same, wherever the data lie."""
     fields = flatten(config.to_dict())
-    computed = without_paths({name: fields[name] for name in fields if name not in REPORTING_FIELDS})
+    idle = idle_blocks(config)
+    computed = without_paths(
+        {
+            name: value
+            for name, value in fields.items()
+            if name not in REPORTING_FIELDS and name.partition(".")[0] not in idle
+        }
+    )
     return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def idle_blocks(config: ConfigDict) -> set[str]:
+    """Returns the blocks of a config that nothing reads: stages without steps, options of unused terms."""
+    idle_stages = {stage for stage in STAGES if config[stage].steps == 0}
+    terms = {term for stage in set(STAGES) - idle_stages for term in stage_losses(config, stage)}
+    return idle_stages | {block for block, readers in TERM_BLOCKS.items() if not terms & readers}
 
 
 def without_paths(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,10 +166,11 @@ def without_paths(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def stage_one_config(config: ConfigDict) -> ConfigDict:
     """Returns the config of stage 1 alone: equal for all configs that agree on it."""
-    alone = import_config("base").get_config()
-    reporting = [name for name in REPORTING_FIELDS if "." not in name]
-    for name in (*STAGE_ONE_FIELDS, *reporting):
-        alone[name] = config[name]
+    alone = config.copy_and_resolve_references()
+    alone.finetune.steps = 0
+    base = import_config("base").get_config()
+    for name in idle_blocks(alone):
+        alone[name] = base[name]
     alone.finetune.steps = 0
     return alone
 

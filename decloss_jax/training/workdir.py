@@ -25,6 +25,9 @@ REPORTING_FIELDS = (
     "data.threads",
 )
 
+# Paths: another way to the same place is no other config.
+PATH_FIELDS = ("data.root", "data.validation_root", "perceptual.weights_file")
+
 
 class StopRequest:
     """Turns the first SIGTERM or Ctrl-C into a request; a second one has its usual effect."""
@@ -56,7 +59,8 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
     differing = [
         f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}"
         for key in sorted(before.keys() | now.keys())
-        if key not in REPORTING_FIELDS and before.get(key, missing) != now.get(key, missing)
+        if key not in REPORTING_FIELDS
+        and place(key, before.get(key, missing)) != place(key, now.get(key, missing))
     ]
     checks.check(
         not differing,
@@ -65,6 +69,12 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
         got="another config's run (" + "; ".join(differing) + ")",
         remedy="choose another --workdir, or the same config to go on",
     )
+
+
+def place(field: str, value: Any) -> Any:
+    """Returns the value of a config's field; of a path, the place that it leads to."""
+    is_path = field in PATH_FIELDS and isinstance(value, str) and value
+    return Path(value).expanduser().resolve() if is_path else value
 
 
 def record_config(workdir: Path, config: Mapping[str, Any]) -> None:

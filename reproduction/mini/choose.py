@@ -50,6 +50,14 @@ GRID = (
     setting(1e-2, mu=0.5, threshold_db=10.0, **SHARP),
     setting(1e-3, mu=0.35, threshold_db=26.0, patch_size=4, **SHARP),
     setting(1e-3, mode="residual", alpha=3.0, threshold_db=0.0, **SHARP),
+    setting(1e-3, norm_floor=0.02, **SHARP),
+    setting(3e-3, norm_floor=0.02, **SHARP),
+    setting(3e-3, norm_floor=0.02),
+    setting(1e-2, norm_floor=0.02),
+    setting(1e-2, norm_floor=0.1, **WIDE),
+    setting(3e-2, norm_floor=0.1, **WIDE),
+    setting(1e-2, norm_floor=0.1, **WIDE, **SHARP),
+    setting(3e-3, norm_floor=0.04, **WIDE, **SHARP),
 )
 
 
