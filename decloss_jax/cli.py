@@ -14,7 +14,7 @@ from typing import Any
 from absl import logging
 
 import decloss_jax
-from decloss_jax import checks
+from decloss_jax import checks, scripts
 from decloss_jax.reproduction.paper import EXPERIMENTS, SCALES
 
 EXAMPLES = """\
@@ -32,11 +32,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status: 1 when it found something wrong, 2 for a user's mistake."""
     options = make_parser().parse_args(arguments)
     logging.set_verbosity(logging.ERROR)  # Orbax reports every file
+    scripts.leave_on_sigterm()
     try:
         return options.run(options)
     except checks.UserError as error:
         print(f"decloss_jax {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"decloss_jax {options.command}: interrupted", file=sys.stderr)
+        return scripts.INTERRUPTED
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -102,7 +106,7 @@ def upscale(options: argparse.Namespace) -> int:
     """Upscales a picture or a folder of pictures."""
     import jax
 
-    from decloss_jax import inference, scripts
+    from decloss_jax import inference
     from decloss_jax.upscaling import upscale_files
 
     scripts.use_compilation_cache()
@@ -151,7 +155,6 @@ def check_data(options: argparse.Namespace) -> int:
 
 def compare_torch(options: argparse.Namespace) -> int:
     """Prints how far each part is from PyTorch; status 1 when one is further than its bound."""
-    from decloss_jax import scripts
     from decloss_jax.compare_torch import compare
 
     scripts.use_compilation_cache()
@@ -165,7 +168,6 @@ def compare_torch(options: argparse.Namespace) -> int:
 
 def reproduce(options: argparse.Namespace) -> int:
     """Trains what is missing of a table or figure of the paper, and writes it with our numbers."""
-    from decloss_jax import scripts
     from decloss_jax.reproduction.driver import reproduce
     from decloss_jax.reproduction.runs import Settings, parse_overrides
     from decloss_jax.training.loop import Stopped

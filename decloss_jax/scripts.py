@@ -27,9 +27,13 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
             return INTERRUPTED
 
-    # As an exception it lets temporary folders be removed on the way out.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    leave_on_sigterm()
     app.run(guarded, flags_parser=parse_flags)
+
+
+def leave_on_sigterm() -> None:
+    """Turns SIGTERM into an exception, which lets temporary folders be removed on the way out."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def complain(error: Exception) -> int:

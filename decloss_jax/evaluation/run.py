@@ -74,14 +74,18 @@ def run(methods: Sequence[Method], roots: Sequence[str], out: str | Path, protoc
     return make_table(results, protocol, lows)
 
 
-def open_sets(roots: Sequence[str], scale: int) -> list[ImageSet]:
-    """Lists the pairs of each root; sets are called as their folders are, and differ in name."""
+def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[ImageSet]:
+    """Lists the pairs of each root; sets are called as their folders are, and differ in name.
+
+    Raises:
+        UserError: a root that is missing or empty, or no roots; it names `field`.
+    """
     checks.check(
-        bool(roots), "--data", expected="at least one folder", got="none", remedy="give --data ROOT[,ROOT...]"
+        bool(roots), field, expected="at least one folder", got="none", remedy=f"give {field} ROOT[,ROOT...]"
     )
     checks.check(
         all(root.strip() for root in roots),
-        "--data",
+        field,
         expected="folders separated by single commas",
         got="an empty entry",
         remedy="drop the comma that is too much",
@@ -92,10 +96,10 @@ def open_sets(roots: Sequence[str], scale: int) -> list[ImageSet]:
             name, pairs = PHOTOGRAPHS, find_photographs("validation")
         else:
             name = Path(root).expanduser().resolve().name
-            pairs = find_all_pairs(Path(root).expanduser(), scale=scale, field="--data")
+            pairs = find_all_pairs(Path(root).expanduser(), scale=scale, field=field)
         checks.check(
             name not in [other.name for other in sets],
-            "--data",
+            field,
             expected="folders with names of their own",
             got=f"two called {name}",
             remedy="evaluate them one after the other",

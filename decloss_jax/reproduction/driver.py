@@ -5,9 +5,11 @@ from pathlib import Path
 
 from decloss_jax import checks, console
 from decloss_jax.evaluation.conventions import choose_protocol
+from decloss_jax.evaluation.run import open_sets
 from decloss_jax.reproduction import figures, tables
-from decloss_jax.reproduction.paper import EXPERIMENTS, Row
-from decloss_jax.reproduction.runs import Settings, measure_row, row_config
+from decloss_jax.reproduction.paper import EXPERIMENTS, SCALE, Row
+from decloss_jax.reproduction.runs import Settings, computing_fields, measure_row, row_config
+from decloss_jax.training import loop
 
 DETAILS = {"table1": "figure4", "table3": "figure7"}  # the pictures that go with a table
 
@@ -22,48 +24,95 @@ def reproduce(
         only: numbers or names of rows; none for all of them.
         seeds: of the trainings; each row is trained once with each.
         settings: what all rows share.
-        out: folder of TARGET.md, .csv, .json and the pictures.
+        out: folder of TARGET.md, .csv, .json and the pictures; rows that an earlier call measured stay.
 
     Raises:
         UserError: an unknown row, or whatever training and evaluation refuse.
         training.loop.Stopped: by Ctrl-C or SIGTERM; the same call goes on from there.
     """
     experiment = checks.look_up(EXPERIMENTS, target, "experiment")
-    rows = [row for row in choose_rows(experiment.rows, only) if row.config or row.method]
+    rows = choose_rows(experiment.rows, only)
     metrics = ("psnr", experiment.lpips, "icoo") if experiment.conventions == "basicsr" else ()
-    protocol = choose_protocol(experiment.conventions, scale=figures.SCALE, metrics=metrics)
-    wanted = [(row, seed) for row in rows for seed in (seeds if row.config else [None])]
-    for row, seed in wanted:
-        if row.config:
-            row_config(row, seed or 0, settings)  # a mistake is not to be found after the first training
-    measured = []
+    protocol = choose_protocol(experiment.conventions, scale=SCALE, metrics=metrics)
+    measured = {
+        (m.row.name, m.seed): m for m in tables.read_table(target, experiment, settings, protocol, out)
+    }
+    check_settings(rows, seeds, settings)
+    make_folder(out)
+    wanted = [(row, seed) for row in rows for seed in (dict.fromkeys(seeds) if row.config else [None])]
+    order = [row.name for row in experiment.rows]
+    text = ""
     for number, (row, seed) in enumerate(wanted, 1):
         console.say(f"[{number}/{len(wanted)}] {row.name}")
-        measured.append(measure_row(row, seed, settings, protocol))
+        measured[row.name, seed] = measure_row(row, seed, settings, protocol)
+        measured = dict(sorted(measured.items(), key=lambda item: (order.index(item[0][0]), item[0][1] or 0)))
         # Written after each row, so that what was cut off has left its part.
-        text = tables.write_tables(target, experiment, measured, settings, protocol, out)
+        text = tables.write_tables(target, experiment, list(measured.values()), settings, protocol, out)
+    results = list(measured.values())
     if target in DETAILS:
-        figures.draw_details(experiment, measured, settings, out, DETAILS[target])
+        figures.draw_details(experiment, results, settings, out, DETAILS[target])
     if target == "figure5":
-        coefficients = figures.draw_icoo_against_lpips(experiment, measured, out, target)
-        lines = [
-            f"- Spearman's coefficient of ICOO and LPIPS, {dataset}: "
-            + ("too few networks" if value is None else f"{value:.3f} (printed, Urban100: 0.892)")
-            for dataset, value in coefficients.items()
-        ]
-        text += "\n".join(lines) + "\n"
-        (out / f"{target}.md").write_text(text, encoding="utf-8")
+        spearman = figures.draw_icoo_against_lpips(experiment, results, out, target)
+        text = tables.write_tables(target, experiment, results, settings, protocol, out, spearman)
     if target == "figure6":
-        figures.draw_temperatures(experiment, measured, out, target)
+        figures.draw_temperatures(experiment, results, out, target)
     print(text, end="")
 
 
 def choose_rows(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
     """Returns the rows that are named by their number ("6", from 1) or their name; all when none is.
 
+    Rows that are only printed are left out.
+
     Raises:
-        UserError: a row that does not exist.
+        UserError: a row that does not exist, or none that is trained or measured.
     """
     names = {row.name: row for row in rows} | {str(i): row for i, row in enumerate(rows, 1)}
-    chosen = [checks.look_up(names, name, "row") for name in only]
-    return [row for row in rows if row in chosen] if only else list(rows)
+    chosen = [checks.look_up(names, name, "row") for name in only] or rows
+    ours = [row for row in rows if row in chosen and (row.config or row.method)]
+    checks.check(
+        bool(ours),
+        "--only",
+        expected="a row that is trained or measured",
+        got=f"{', '.join(only)}, of which there is only what was printed",
+        remedy="name another row",
+    )
+    return ours
+
+
+def check_settings(rows: Sequence[Row], seeds: Sequence[int], settings: Settings) -> None:
+    """Refuses what training and evaluation would refuse later: hours later.
+
+    Raises:
+        UserError: a test set, an override or a row's config that cannot be used.
+    """
+    open_sets(settings.tests, SCALE, field="--test")
+    configs = [row_config(row, seeds[0], settings) for row in rows if row.config]
+    plain = Settings(settings.scale, {}, settings.runs, settings.tests)
+    before = [computing_fields(row_config(row, seeds[0], plain)) for row in rows if row.config]
+    for name in settings.overrides:
+        values = {str(fields[name]) for fields in before if name in fields}
+        steps_or_weight = name == "finetune.steps" or name.startswith("finetune.weights.")
+        checks.check(
+            len(values - {"0", "0.0"} if steps_or_weight else values) <= 1,
+            f"--set {name}",
+            expected="a field that the rows share",
+            got=f"one in which they differ ({', '.join(sorted(values))})",
+            remedy="leave it, or give --only rows that agree on it",
+        )
+    for config in configs:
+        loop.make_plan(config)
+
+
+def make_folder(out: Path) -> None:
+    """Makes the folder of the results.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        checks.fail(
+            f"--out {out}", expected="a folder that can be made", got=error.strerror, remedy="choose another"
+        )

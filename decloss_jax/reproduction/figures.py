@@ -14,13 +14,12 @@ from decloss_jax.evaluation.output import PICTURES
 from decloss_jax.evaluation.run import PHOTOGRAPHS
 from decloss_jax.ops.resize import bicubic_upscale
 from decloss_jax.report.page import find_detail
-from decloss_jax.reproduction.paper import Experiment
+from decloss_jax.reproduction.paper import SCALE, Experiment
 from decloss_jax.reproduction.runs import Measured, Settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SCALE = 4  # of all the paper's experiments
 COLUMNS = 4  # pictures in a row
 
 
@@ -29,9 +28,11 @@ def draw_details(
 ) -> None:
     """Draws, for each test set, one detail of one image by all rows (Figures 4 and 7): PREFIX-SET.png.
 
-    The image is the one on which the rows' LPIPS differ most; the detail is where HR varies most.
+    The image is the one on which the rows' LPIPS differ most; the detail is where HR varies most. Rows whose
+    pictures are not among the runs here are left out.
     """
-    seen = list({m.row.name: m for m in measured}.values())  # the last seed of each row
+    here = [m for m in measured if (m.folder / PICTURES).is_dir()]
+    seen = list({m.row.name: m for m in here}.values())  # the last seed of each row
     for root in settings.tests:
         dataset = Path(root).expanduser().resolve().name if root != PHOTOGRAPHS else PHOTOGRAPHS
         scores = [read_scores(m, dataset) for m in seen]

@@ -120,6 +120,7 @@ FIGURE6 = tuple(
     for value in TEMPERATURES
 )
 
+SCALE = 4  # of all experiments: LR pixels become 4 x 4
 SCALES = ("full", "mini")  # as printed, or as configs/mini.py says
 
 EXPERIMENTS = {

@@ -21,14 +21,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from decloss_jax import checks, console, evaluation, journal
+import decloss_jax
+from decloss_jax import checks, console, evaluation, files, journal
 from decloss_jax.checkpoint import STAGES
 from decloss_jax.configuration import flatten
 from decloss_jax.evaluation.conventions import Protocol
 from decloss_jax.evaluation.methods import load_methods
-from decloss_jax.reproduction.paper import Row
+from decloss_jax.evaluation.run import ImageSet, open_sets
+from decloss_jax.reproduction.paper import SCALE, Row
 from decloss_jax.training import loop
 from decloss_jax.training.workdir import PATH_FIELDS, REPORTING_FIELDS
+
+# Fields that --set cannot change, and what to do instead.
+FIXED_FIELDS = {"seed": "give --seeds", "model.scale": "leave it: the paper's numbers are for 4"}
 
 # Blocks of a config that only these terms read.
 TERM_BLOCKS = {"perceptual": {"perceptual"}, "decloss": {"decloss"}, "discriminator": {"gan", "ragan"}}
@@ -60,6 +65,8 @@ class Measured:
         seed: of its training; None for a row without one.
         config_hash: of its config; "" without training.
         stage_one_hash: of the stage 1 that it went on from; "" without training.
+        fields: of its config, as far as they decide what is computed; paths are cut to their last name.
+        versions: of the packages that measured it.
         losses: the terms of its last stage with their weights.
         datasets: data set -> metric -> value; `images` is their number.
         seconds_per_step: median over the journal lines of its last stage; None without training.
@@ -71,6 +78,8 @@ class Measured:
     seed: int | None
     config_hash: str
     stage_one_hash: str
+    fields: Mapping[str, Any]
+    versions: Mapping[str, str]
     losses: Mapping[str, float]
     datasets: Mapping[str, Mapping[str, Any]]
     seconds_per_step: float | None
@@ -109,8 +118,16 @@ def row_config(row: Row, seed: int, settings: Settings) -> ConfigDict:
             got=f"an unknown one{checks.nearest(name, fields)}",
             remedy="correct its name",
         )
-        if name.startswith("finetune.") and name.endswith("steps") and config.finetune.steps == 0:
-            continue  # a row without stage 2 stays without
+        checks.check(
+            name not in FIXED_FIELDS,
+            f"--set {name}",
+            expected="a field that the table leaves open",
+            got="one that it does not",
+            remedy=FIXED_FIELDS.get(name, ""),
+        )
+        stays_zero = name == "finetune.steps" or name.startswith("finetune.weights.")
+        if stays_zero and fields[name] == 0:
+            continue  # a row without stage 2 stays without, and one without a term as well
         try:
             config.update_from_flattened_dict({name: value})
         except (TypeError, ValueError) as error:
@@ -140,16 +157,18 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
 
 def config_hash(config: ConfigDict) -> str:
     """Returns 8 digits that two configs share only when they compute the same, wherever the data lie."""
-    fields = flatten(config.to_dict())
+    return hashlib.sha256(json.dumps(computing_fields(config), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def computing_fields(config: ConfigDict) -> dict[str, Any]:
+    """Returns the fields that decide what a config computes, paths cut down to their last name."""
     idle = idle_blocks(config)
-    computed = without_paths(
-        {
-            name: value
-            for name, value in fields.items()
-            if name not in REPORTING_FIELDS and name.partition(".")[0] not in idle
-        }
-    )
-    return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:8]
+    fields = {
+        name: value
+        for name, value in flatten(config.to_dict()).items()
+        if name not in REPORTING_FIELDS and name.partition(".")[0] not in idle
+    }
+    return without_paths(fields)
 
 
 def idle_blocks(config: ConfigDict) -> set[str]:
@@ -227,7 +246,7 @@ def measure_row(row: Row, seed: int | None, settings: Settings, protocol: Protoc
         methods = load_methods(names=[row.method])
         folder = settings.runs / "evaluations" / row.method / protocol.name
         datasets = evaluate(methods, settings, protocol, folder)
-        return Measured(row, None, "", "", {}, datasets, None, None, folder)
+        return Measured(row, None, "", "", {}, journal.versions(), {}, datasets, None, None, folder)
     workdir, config, first_hash = train_row(row, seed or 0, settings)
     methods = load_methods(workdirs=[str(workdir)])
     folder = settings.runs / "evaluations" / workdir.name / protocol.name
@@ -239,6 +258,8 @@ def measure_row(row: Row, seed: int | None, settings: Settings, protocol: Protoc
         seed=seed,
         config_hash=config_hash(config),
         stage_one_hash=first_hash,
+        fields=computing_fields(config),
+        versions=journal.versions(),
         losses=stage_losses(config, stage),
         datasets=datasets,
         seconds_per_step=config.batch_size / speed,
@@ -250,20 +271,26 @@ def measure_row(row: Row, seed: int | None, settings: Settings, protocol: Protoc
 def evaluate(
     methods: Sequence[Any], settings: Settings, protocol: Protocol, folder: Path
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Returns the values of each data set, from an earlier evaluation of the same weights if there is one."""
-    summary = folder / "summary.json"
-    names = {Path(root).expanduser().resolve().name for root in settings.tests}
-    if summary.is_file():
-        found = json.loads(summary.read_text())
-        same_weights = found["versions"]["weights"].get(methods[0].name, "") == methods[0].sha256
-        values = found["datasets"]
-        same_values = names == values.keys() and all(
-            set(protocol.metrics) <= of_set.keys() for of_set in values.values()
-        )
-        if same_weights and same_values:
-            return values
-    evaluation.run(methods, settings.tests, folder, protocol)
+    """Returns the values of each data set, from an earlier evaluation of the same weights on the same images
+    if there is one."""
+    summary, inputs = folder / "summary.json", folder.with_name(f"{folder.name}.inputs.json")
+    now = {
+        "version": decloss_jax.__version__,
+        "weights": methods[0].sha256,
+        "metrics": list(protocol.metrics),
+        "images": {each.name: identity(each) for each in open_sets(settings.tests, SCALE, field="--test")},
+    }
+    measured = summary.is_file() and inputs.is_file() and json.loads(inputs.read_text()) == now
+    if not measured:
+        evaluation.run(methods, settings.tests, folder, protocol)
+        files.write_atomically(inputs, json.dumps(now, indent=1) + "\n")
     return json.loads(summary.read_text())["datasets"]
+
+
+def identity(image_set: ImageSet) -> str:
+    """Returns a hash that changes whenever an image of the set may have changed."""
+    images = [image for pair in image_set.pairs for image in (pair.hr, pair.low) if image is not None]
+    return hashlib.sha256("\n".join(image.identity() for image in images).encode()).hexdigest()
 
 
 def images_per_second(workdir: Path, stage: str) -> float:

@@ -1,4 +1,7 @@
-"""The tables of a reproduction: ours beside the printed numbers, as Markdown, CSV and JSON."""
+"""The tables of a reproduction: ours beside the printed numbers, as Markdown, CSV and JSON.
+
+The JSON holds everything that was measured; a later call reads it back and adds to it.
+"""
 
 import json
 import statistics
@@ -6,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decloss_jax import files, journal
+from decloss_jax import checks, files
 from decloss_jax.evaluation.conventions import Protocol, describe_protocol
 from decloss_jax.report.table import write_csv
-from decloss_jax.reproduction.paper import Experiment, Printed, Row
+from decloss_jax.reproduction.paper import SCALE, Experiment, Printed, Row
 from decloss_jax.reproduction.runs import Measured, Settings, without_paths
 
 COLUMNS = (
@@ -17,15 +20,15 @@ COLUMNS = (
     "losses",
     "seeds",
     "PSNR ↑ dB",
-    "printed",
+    "PSNR printed",
     "LPIPS ↓",
-    "printed",
+    "LPIPS printed",
     "ICOO ↓ dB",
-    "printed",
+    "ICOO printed",
     "s/step ↓",
     "images/s ↑",
-    "step / first row's",
-    "printed hours / first row's",
+    "step ratio",
+    "printed hours ratio",
 )
 
 
@@ -36,14 +39,30 @@ def write_tables(
     settings: Settings,
     protocol: Protocol,
     out: Path,
+    spearman: Mapping[str, float | None] | None = None,
 ) -> str:
-    """Writes NAME.md, NAME.csv and NAME.json into `out`; returns the Markdown."""
+    """Writes NAME.md, NAME.csv and NAME.json into `out`; returns the Markdown.
+
+    Args:
+        name: of the files.
+        experiment: which rows there are, and what was printed of them.
+        measured: of each row and seed what was measured.
+        settings: what the rows share.
+        protocol: how was measured.
+        out: a folder.
+        spearman: data set -> coefficient of ICOO and LPIPS over the rows; None where they were too few.
+    """
     groups = group_by_row(experiment.rows, measured)
     sections = {
         dataset: [cells(experiment, row, group, groups, dataset) for row, group in groups.items()]
         for dataset in datasets_of(measured)
     }
-    notes = make_notes(measured, settings, protocol)
+    notes = make_notes(experiment, measured, settings, protocol)
+    for dataset, value in (spearman or {}).items():
+        coefficient = "too few networks" if value is None else f"{value:.3f}"
+        notes.append(
+            f"Spearman's coefficient of ICOO and LPIPS, {dataset}: {coefficient} (printed, Urban100: 0.892)"
+        )
     lines = [f"# {experiment.title}, scale {settings.scale}"]
     for dataset, rows in sections.items():
         images = next(m.datasets[dataset]["images"] for m in measured if dataset in m.datasets)
@@ -55,16 +74,47 @@ def write_tables(
     files.write_atomically(out / f"{name}.md", text)
     table = [["data set", *COLUMNS]] + [[dataset, *row] for dataset, rows in sections.items() for row in rows]
     files.write_atomically(out / f"{name}.csv", write_csv(table))
-    record = {
-        "title": experiment.title,
-        "scale": settings.scale,
-        "overrides": without_paths(settings.overrides),
-        "conventions": describe_protocol(protocol, 4),
-        "versions": journal.versions(),
-        "rows": [as_json(m) for m in measured],
+    record = heading(experiment, settings, protocol) | {
+        "rows": [as_json(m, settings) for m in measured],
+        "spearman": spearman,
     }
     files.write_atomically(out / f"{name}.json", json.dumps(record, indent=1) + "\n")
     return text
+
+
+def heading(experiment: Experiment, settings: Settings, protocol: Protocol) -> dict[str, Any]:
+    """Returns what all rows of one table have in common."""
+    return {
+        "title": experiment.title,
+        "scale": settings.scale,
+        "overrides": without_paths(settings.overrides),
+        "conventions": describe_protocol(protocol, SCALE),
+    }
+
+
+def read_table(
+    name: str, experiment: Experiment, settings: Settings, protocol: Protocol, out: Path
+) -> list[Measured]:
+    """Reads back what earlier calls wrote into `out`; nothing where there is no table.
+
+    Raises:
+        UserError: the table there was made with other settings.
+    """
+    path = out / f"{name}.json"
+    if not path.exists():
+        return []
+    record = json.loads(path.read_text())
+    common = json.loads(json.dumps(heading(experiment, settings, protocol)))
+    differing = [key for key, value in common.items() if record.get(key) != value]
+    checks.check(
+        not differing,
+        f"--out {out}",
+        expected=f"no {path.name}, or one with the same settings, to add to",
+        got=f"one with another {' and '.join(differing)}",
+        remedy="choose another --out",
+    )
+    rows = {row.name: row for row in experiment.rows}
+    return [from_json(entry, rows[entry["row"]], settings) for entry in record["rows"]]
 
 
 def group_by_row(rows: Sequence[Row], measured: Sequence[Measured]) -> dict[Row, list[Measured]]:
@@ -94,10 +144,10 @@ def cells(
         (experiment.psnr, experiment.lpips, "icoo"), (2, 4, 2), numbers, strict=True
     ):
         texts.append(spread([m.datasets[dataset][metric] for m in group if dataset in m.datasets], digits))
-        texts.append("" if number is None else f"{number:.{digits - 1 if digits == 4 else digits}f}{mark}")
+        texts.append("" if number is None else f"{as_printed(number, digits)}{mark}")
     seconds = seconds_per_step(group)
-    first_row = next((other for other in groups if seconds_per_step(groups[other])), row)
-    first_seconds = seconds_per_step(groups[first_row])
+    first = first_row(experiment)
+    first_seconds = seconds_per_step(groups.get(first, ()))
     losses = ", ".join(f"{name} {weight:g}" for name, weight in (group[0].losses if group else {}).items())
     return [
         row.name,
@@ -106,9 +156,22 @@ def cells(
         *texts,
         spread(seconds, 3),
         spread([m.images_per_second for m in group if m.images_per_second], 1),
-        f"{statistics.mean(seconds) / statistics.mean(first_seconds):.2f}" if seconds else "",
-        f"{row.hours / first_row.hours:.2f}" if row.hours and first_row.hours else "",
+        f"{statistics.mean(seconds) / statistics.mean(first_seconds):.2f}"
+        if seconds and first_seconds
+        else "",
+        f"{row.hours / first.hours:.2f}" if row.hours and first.hours else "",
     ]
+
+
+def first_row(experiment: Experiment) -> Row:
+    """Returns the first row that is trained: the costs of the others are told in its own."""
+    return next(row for row in experiment.rows if row.config)
+
+
+def as_printed(number: float, digits: int) -> str:
+    """Writes a printed number; the paper gives LPIPS with three digits or four."""
+    text = f"{number:.{digits}f}"
+    return text[:-1] if digits == 4 and text.endswith("0") else text
 
 
 def seconds_per_step(group: Sequence[Measured]) -> list[float]:
@@ -131,19 +194,28 @@ def spread(values: Sequence[float], digits: int) -> str:
     return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
 
 
-def make_notes(measured: Sequence[Measured], settings: Settings, protocol: Protocol) -> list[str]:
+def make_notes(
+    experiment: Experiment, measured: Sequence[Measured], settings: Settings, protocol: Protocol
+) -> list[str]:
     """Says what the numbers mean and where they come from."""
-    words = describe_protocol(protocol, 4)
+    words = describe_protocol(protocol, SCALE)
     notes = [
         "Ours: mean ± sample standard deviation over the seeds. Printed: by the paper; * for DIV2K.",
         "Seconds per step: median over the journal of the row's last stage; rows did not run side by side.",
+        f"Ratios: to {first_row(experiment).name}.",
         *(f"{name}: {text}" for name, text in words.items() if name != "name"),
-        "versions: " + ", ".join(f"{name} {version}" for name, version in journal.versions().items()),
     ]
+    for text in dict.fromkeys(join_fields(m.versions, " ") for m in measured):
+        notes.append(f"versions: {text}")
+    trained = [m.fields for m in measured if m.fields]
+    shared = {name: value for fields in trained for name, value in fields.items() if name != "seed"}
+    shared = {
+        name: value for name, value in shared.items() if all(f.get(name, value) == value for f in trained)
+    }
+    if shared:
+        notes.append(f"every config that has the field: {join_fields(shared, '=')}")
     if settings.overrides:
-        overrides = without_paths(settings.overrides)
-        changed = ", ".join(f"{name}={value}" for name, value in overrides.items())
-        notes.append(f"changed in every config: {changed}")
+        notes.append(f"changed in every config: {join_fields(without_paths(settings.overrides), '=')}")
     hashes = dict.fromkeys(
         (m.row.name, m.seed, m.config_hash, m.stage_one_hash) for m in measured if m.config_hash
     )
@@ -152,23 +224,53 @@ def make_notes(measured: Sequence[Measured], settings: Settings, protocol: Proto
     return notes
 
 
+def join_fields(fields: Mapping[str, Any], sign: str) -> str:
+    """Writes names and values in a line."""
+    return ", ".join(f"{name}{sign}{value}" for name, value in fields.items())
+
+
 def markdown_line(texts: Sequence[str]) -> str:
     """Joins cells to a line of a Markdown table."""
     return "| " + " | ".join(texts) + " |"
 
 
-def as_json(measured: Measured) -> dict[str, Any]:
-    """Returns everything that was measured of a row with one seed."""
+def as_json(measured: Measured, settings: Settings) -> dict[str, Any]:
+    """Returns everything that was measured of a row with one seed; `from_json` turns it back."""
     return {
         "row": measured.row.name,
         "config": measured.row.config,
         "seed": measured.seed,
         "config_hash": measured.config_hash,
         "stage_one_hash": measured.stage_one_hash,
+        "fields": dict(measured.fields),
+        "versions": dict(measured.versions),
         "losses": dict(measured.losses),
         "seconds_per_step": measured.seconds_per_step,
         "images_per_second": measured.images_per_second,
         "datasets": {dataset: dict(values) for dataset, values in measured.datasets.items()},
         "printed": {dataset: vars(printed) for dataset, printed in measured.row.printed.items()},
         "printed_hours": measured.row.hours,
+        "evaluation": str(measured.folder.relative_to(settings.runs)),
     }
+
+
+def from_json(entry: Mapping[str, Any], row: Row, settings: Settings) -> Measured:
+    """Returns what `as_json` has written of a row."""
+    return Measured(
+        row=row,
+        folder=settings.runs / entry["evaluation"],
+        **{
+            name: entry[name]
+            for name in (
+                "seed",
+                "config_hash",
+                "stage_one_hash",
+                "fields",
+                "versions",
+                "losses",
+                "datasets",
+                "seconds_per_step",
+                "images_per_second",
+            )
+        },
+    )

@@ -55,6 +55,18 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """What a config names, before anything is read or written."""
+
+    mesh: Mesh
+    model: nn.Module
+    optimizer: optax.GradientTransformation
+    images: Sequence[ImagePair]
+    validation: Sequence[ImagePair]
+    stages: list[Stage]
+
+
+@dataclass(frozen=True)
 class Run:
     """What all stages share."""
 
@@ -79,23 +91,17 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     """
     workdir = Path(workdir).resolve()
     check_same_config(workdir, config.to_dict())
-    mesh = parallel.data_mesh()
-    check_values(config, mesh)
-    model, optimizer = build_model(config.model), build_optimizer(config)
-    sources = {
-        split: build_source(config.data, scale=config.model.scale, split=split)
-        for split in ("train", "validation")
-    }
-    stages = plan_stages(config, model, optimizer, mesh)
+    plan = make_plan(config)
+    mesh, model, stages = plan.mesh, plan.model, plan.stages
     params = None if checkpoint.trained_stages(workdir) else initial_params(config, model, mesh)
     this = Run(
         config=config,
         workdir=workdir,
         mesh=mesh,
         model=model,
-        optimizer=optimizer,
-        images=open_images(config, sources["train"]),
-        validation=open_images(config, sources["validation"][: config.validation_images]),
+        optimizer=plan.optimizer,
+        images=open_images(config, plan.images),
+        validation=open_images(config, plan.validation[: config.validation_images]),
     )
     check_crops(this.images, config.model.scale, config.data.crop_size)
     check_sizes(this.validation, config.model.scale)
@@ -112,6 +118,21 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
             params = initial_params(config, model, mesh)
         for stage in stages[stages.index(begun[-1]) if begun else 0 :]:
             params = train_stage(this, stage, saved[stage.name], params, stop)
+
+
+def make_plan(config: ConfigDict) -> Plan:
+    """Builds what a config names without reading an image; nothing is written.
+
+    Raises:
+        UserError: whatever of the config cannot be run.
+    """
+    mesh = parallel.data_mesh()
+    check_values(config, mesh)
+    model, optimizer = build_model(config.model), build_optimizer(config)
+    images, validation = (
+        build_source(config.data, scale=config.model.scale, split=split) for split in ("train", "validation")
+    )
+    return Plan(mesh, model, optimizer, images, validation, plan_stages(config, model, optimizer, mesh))
 
 
 def check_values(config: ConfigDict, mesh: Mesh) -> None:
@@ -296,12 +317,15 @@ def check_finite(step: int, metrics: dict[str, Array], *, stage: str, saved: int
     """Raises `NonFiniteLoss` that names the first term that is not finite."""
     if metrics["finite"]:
         return
-    losses = [name for name in metrics if name.startswith("loss/") and name != "loss/total"]
-    broken = next((name for name in losses if not jnp.isfinite(metrics[name])), "gradient_norm")
+    parts = [name for name in metrics if name not in ("finite", "loss/total")]
+    broken = next((name for name in parts if not jnp.isfinite(metrics[name])), "loss/total")
     kept = f"no checkpoint of {stage} yet" if saved is None else f"the checkpoint of step {saved} is kept"
+    to_lower = f"{stage}.learning_rate or the weight of the term"
+    if broken.startswith("discriminator/"):
+        to_lower = "discriminator.learning_rate_ratio"
     raise NonFiniteLoss(
         f"{broken} at step {step} ({stage}): expected a finite number, got {float(metrics[broken])}; {kept}: "
-        f"lower --config.{stage}.learning_rate or the weight of the term, in a new workdir."
+        f"lower --config.{to_lower}, in a new workdir."
     )
 
 

@@ -3,15 +3,19 @@
 import csv
 import json
 import runpy
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from command_line import CACHE, REPOSITORY, run
+from command_line import CACHE, REPOSITORY, assert_one_sentence, run
+from PIL import Image
 
 from decloss_jax import checkpoint, journal
 from decloss_jax.reproduction.paper import EXPERIMENTS
+from decloss_jax.reproduction.runs import Settings, config_hash, row_config
 
 TINY = {
     "data.source": "photographs",
@@ -31,11 +35,14 @@ LOSSES = {"01_edsr_l1": "l1 1", "02_edsr_decloss": "decloss 3e-05, l1 0.01"}
 
 
 def reproduce(folder: Path, *arguments: str):
+    """Reproduces in miniature; a --test or --set among the arguments counts before these."""
+    changes = list(arguments[arguments.index("--set") + 1 :]) if "--set" in arguments else []
+    words = arguments[: arguments.index("--set")] if changes else arguments
     return run(
         "decloss_jax",
-        *("reproduce", *arguments, "--scale", "mini", "--test", "photographs"),
+        *("reproduce", "--scale", "mini", "--test", "photographs", *words),
         *("--runs", str(folder / "runs"), "--out", str(folder / "out")),
-        *("--set", *(f"{name}={value}" for name, value in TINY.items())),
+        *("--set", *(f"{name}={value}" for name, value in TINY.items()), *changes),
     )
 
 
@@ -66,8 +73,9 @@ def test_reproduce_writes_ours_beside_the_printed_numbers(reproduced):
         expected = f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}"
         assert row[header.index("LPIPS ↓")] == expected
         assert tuple(row[5:10:2]) == printed
-    assert float(rows[0][header.index("step / first row's")]) == 1.0
-    assert rows[1][header.index("printed hours / first row's")] == "1.04"
+    assert len(set(header)) == len(header)
+    assert float(rows[0][header.index("step ratio")]) == 1.0
+    assert rows[1][header.index("printed hours ratio")] == "1.04"
     text = (reproduced / "out" / "table1.md").read_text()
     assert "photographs (3 images)" in text
     assert (reproduced / "out" / "figure4-photographs.png").stat().st_size > 10_000
@@ -120,6 +128,95 @@ def test_reproduce_again_trains_and_measures_nothing(reproduced):
     assert (reproduced / "out" / "table1.json").read_bytes() == before
 
 
+def test_reproduce_goes_on_where_it_was_cut_off_and_keeps_the_other_rows(reproduced):
+    table = reproduced / "out" / "table1.json"
+    before = json.loads(table.read_text())["rows"]
+    workdir = reproduced / "runs" / f"edsr-decloss-l1-seed1-{before[3]['config_hash']}"
+    shutil.rmtree(workdir / "checkpoints" / "finetune")
+    shutil.rmtree(reproduced / "runs" / "evaluations" / workdir.name)
+    result = reproduce(reproduced, "table1", "--only", "2", "--seeds", "1")
+    assert result.returncode == 0, result.stderr
+    after = json.loads(table.read_text())["rows"]
+    assert [row["datasets"] for row in after] == [row["datasets"] for row in before]
+    text = (reproduced / "out" / "table1.md").read_text()
+    assert all(f"| {name} |" in text for name in LOSSES)
+
+
+def test_reproduce_does_not_mix_settings_in_one_table(reproduced):
+    before = (reproduced / "out" / "table1.json").read_bytes()
+    result = reproduce(reproduced, "table1", "--only", "1", "--set", "pretrain.steps=5")
+    assert_one_sentence(result, "--out", "overrides")
+    assert (reproduced / "out" / "table1.json").read_bytes() == before
+
+
+def test_reproduce_measures_again_what_changed(reproduced, tmp_path):
+    """Other images under the same name are other images."""
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), np.uint8)
+    values = []
+    for picture, place in zip(pictures, ("here", "there"), strict=True):
+        folder = tmp_path / place / "Set" / "HR"
+        folder.mkdir(parents=True)
+        Image.fromarray(picture).save(folder / "one.png")
+        result = reproduce(reproduced, "table3", "--only", "Bicubic", "--test", str(folder.parent))
+        assert result.returncode == 0, result.stderr
+        (row,) = json.loads((reproduced / "out" / "table3.json").read_text())["rows"]
+        values.append(row["datasets"]["Set"]["psnr_rgb"])
+    assert values[0] != values[1]
+
+
+def test_reproduce_figure5_draws_the_networks_of_table_1(reproduced):
+    result = reproduce(reproduced, "figure5", "--only", "1", "2", "--seeds", "0", "1")
+    assert result.returncode == 0, result.stderr
+    record = json.loads((reproduced / "out" / "figure5.json").read_text())
+    values = [row["datasets"]["photographs"] for row in record["rows"]]
+    of_each = [[v[name] for v in values] for name in ("icoo", "lpips_alex")]
+    expected = np.corrcoef(*(np.argsort(np.argsort(v)) for v in of_each))[0, 1]  # no ties
+    assert len(values) == 4
+    assert record["spearman"]["photographs"] == pytest.approx(expected)
+    assert f"photographs: {expected:.3f} (printed" in (reproduced / "out" / "figure5.md").read_text()
+    assert (reproduced / "out" / "figure5.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("target", "rows"), [("table2", ["table2/p4", "table2/p8"]), ("figure6", ["t_pos = 2.0", "t_neg = 0.5"])]
+)
+def test_reproduce_trains_the_rows_of_the_other_experiments(reproduced, target, rows):
+    result = reproduce(reproduced, target, "--only", *rows)
+    assert result.returncode == 0, result.stderr
+    record = json.loads((reproduced / "out" / f"{target}.json").read_text())
+    assert [row["row"] for row in record["rows"]] == rows
+    first, second = (row["fields"] for row in record["rows"])
+    differing = {name for name in first if first[name] != second[name]}
+    assert (
+        differing == {"table2": {"decloss.patch_size"}, "figure6": {"decloss.t_pos", "decloss.t_neg"}}[target]
+    )
+
+
+def test_a_weight_from_the_command_line_is_for_rows_that_have_the_term(tmp_path):
+    settings = Settings("mini", {"finetune.weights.decloss": 1e-3}, tmp_path, ["photographs"])
+    plain = replace(settings, overrides={})
+    for row in EXPERIMENTS["table1"].rows:
+        before, after = (row_config(row, 0, each).finetune.weights.decloss for each in (plain, settings))
+        assert after == (1e-3 if before else 0.0), row.name
+
+
+def test_the_hash_of_a_row_ignores_what_it_does_not_read(tmp_path):
+    hashes = []
+    for overrides in (
+        {},
+        {"decloss.mu": 0.3},
+        {"perceptual.network": "alexnet"},
+        {"data.root": "elsewhere/BSDS400"},
+    ):
+        settings = Settings("mini", {"data.root": "data/BSDS400"} | overrides, tmp_path, [])
+        rows = EXPERIMENTS["table1"].rows[:3]  # L1, L1 + DECLoss, L1 + perceptual
+        hashes.append([config_hash(row_config(row, 0, settings)) for row in rows])
+    l1, decloss, perceptual = zip(*hashes, strict=True)
+    assert len(set(l1)) == 1
+    assert decloss[0] == decloss[2] == decloss[3] != decloss[1]
+    assert perceptual[0] == perceptual[1] == perceptual[3] != perceptual[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -131,12 +228,17 @@ def test_reproduce_again_trains_and_measures_nothing(reproduced):
         (["table2", "--only", "1", "--set", "batch_size"], ["--set", "FIELD=VALUE"]),
         (["table2", "--only", "1", "--set", "batch_size=many"], ["--set batch_size", "type"]),
         (["table1", "--only", "1", "--train", "nowhere"], ["data.root", "nowhere"]),
+        (["table1", "--only", "1", "--test", "nowhere"], ["--test", "nowhere"]),
+        (["table1", "--only", "2", "--set", "decloss.patch_size=7"], ["patch_size", "7"]),
+        (["table1", "--only", "2", "--set", "seed=5"], ["--set seed", "--seeds"]),
+        (["figure6", "--set", "decloss.t_pos=0.2"], ["--set decloss.t_pos", "differ"]),
+        (["table3", "--only", "SRFlow"], ["--only", "SRFlow"]),
     ],
 )
 def test_reproduce_answers_a_mistake_with_one_sentence(tmp_path, arguments, words):
     result = run(
         "decloss_jax",
-        *("reproduce", *arguments, "--scale", "mini", "--test", "photographs"),
+        *("reproduce", "--scale", "mini", "--test", "photographs", *arguments),
         *("--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")),
     )
     assert result.returncode == 2, result.stderr
