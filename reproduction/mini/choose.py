@@ -4,7 +4,8 @@
 
 Trains row 2 of Table 1 in miniature (L1 + DECLoss, seed 0) with each setting of a grid, from one stage 1, and
 measures PSNR and LPIPS-alex on the 40 images that configs/mini.py holds out. No benchmark image is looked at.
-What is trained already is not trained again. Writes grid.json and grid.md beside this file.
+What is trained already is not trained again. Writes grid.json and grid.md beside this file, and keeps the
+settings there that it was not asked for.
 """
 
 import argparse
@@ -68,7 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     scripts.use_compilation_cache()
 
-    row, rows = TABLE1[1], []
+    row, rows = TABLE1[1], read()
     plain = Settings("mini", {"data.root": options.train}, RUNS, [])
     root = link_held_out(row_config(row, 0, plain))
     protocol = choose_protocol("basicsr", scale=4, metrics=("psnr", "lpips_alex"))
@@ -83,12 +84,10 @@ def main() -> None:
         settings = Settings("mini", {**plain.overrides, **GRID[number]}, RUNS, [str(root)])
         workdir, config, _ = train_row(row, 0, settings)
         if not rows:
-            rows.append({"setting": "stage 1"} | measure(workdir, "pretrain", settings))
-        rows.append(
-            {"setting": GRID[number], "config_hash": config_hash(config)}
-            | measure(workdir, "finetune", settings)
-        )
-        write(rows)
+            rows[-1] = {"setting": "stage 1"} | measure(workdir, "pretrain", settings)
+        identity = {"setting": GRID[number], "config_hash": config_hash(config)}
+        rows[number] = identity | measure(workdir, "finetune", settings)
+        write([rows[key] for key in sorted(rows)])
 
 
 def link_held_out(config: Any) -> Path:
@@ -100,6 +99,14 @@ def link_held_out(config: Any) -> Path:
         if not link.exists():
             link.symlink_to(pair.hr.path.resolve())
     return root
+
+
+def read() -> dict[int, dict[str, Any]]:
+    """Returns what an earlier call has written of settings that still are in the grid, by number."""
+    if not (HERE / "grid.json").exists():
+        return {}
+    first, *others = json.loads((HERE / "grid.json").read_text())["rows"]
+    return {-1: first} | {GRID.index(row["setting"]): row for row in others if row["setting"] in GRID}
 
 
 def write(rows: list[dict[str, Any]]) -> None:
