@@ -3,10 +3,11 @@
     python reproduction/mini/analyse.py --train ../data/BSDS400
 
 Takes the miniature's stage 1 (seed 0, trained if it is missing) and the centres of its held-out photographs.
-For L1, the perceptual loss and DECLoss in each setting of choose.py's grid: the value at SR and at SR = HR,
-the rms of the gradient with respect to SR beside L1's, and in four bands of frequency its share of power,
-the cosine of the descent direction with HR - SR (does it restore what is missing?) and with SR itself (does
-it strengthen what is there?). Writes gradients.json and gradients.md beside this file.
+For L1, the perceptual loss and DECLoss in each setting of choose.py's grid: the value at SR and at SR = HR;
+of the gradient with respect to SR the rms beside L1's, the share of its power in differences of colour, and
+the share in the tenth of the mini-patches that are flattest in SR; in bands of radial frequency the share of
+power, the cosine of the descent direction with HR - SR (does it restore what is missing?) and with SR itself
+(does it strengthen what is there?). Writes gradients.json and gradients.md beside this file.
 """
 
 import argparse
@@ -25,7 +26,7 @@ from decloss_jax.reproduction.paper import TABLE1
 from decloss_jax.reproduction.runs import Settings, row_config, train_row
 
 # Radial, in cycles per HR pixel; the LR images hold what lies below 1/8.
-BANDS = ((0, 0.125), (0.125, 0.25), (0.25, 0.375), (0.375, 0.71))
+BANDS = ((0, 0.125), (0.125, 0.25), (0.25, 0.375), (0.375, 0.5), (0.5, 0.71))
 
 
 def main() -> None:
@@ -45,7 +46,8 @@ def main() -> None:
         if name not in losses:
             settings = Settings("mini", overrides | changes, RUNS, [])
             losses[name] = loss_of("decloss", row_config(TABLE1[1], 0, settings))
-    rows = [{"loss": name} | measure(loss, sr, hr) for name, loss in losses.items()]
+    side = config.decloss.patch_size
+    rows = [{"loss": name} | measure(loss, sr, hr, side) for name, loss in losses.items()]
     record = {"versions": versions(), "crops": len(sr), "bands": BANDS, "rows": rows}
     (HERE / "gradients.json").write_text(json.dumps(record, indent=1) + "\n")
     (HERE / "gradients.md").write_text(table(rows))
@@ -79,14 +81,21 @@ def loss_of(term: str, config: Any) -> Callable:
     return lambda sr, hr: built.value(built.frozen, sr, hr)[0]
 
 
-def measure(loss: Callable, sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
-    """Returns value, perfect value, and what the gradient does in each band."""
+def measure(loss: Callable, sr: np.ndarray, hr: np.ndarray, side: int) -> dict[str, Any]:
+    """Returns value, perfect value, and where the gradient has its power; mini-patches have `side` pixels."""
     import jax
+
+    from decloss_jax.ops.patches import extract_patches
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(sr, hr)
     descent = -np.fft.fft2(np.asarray(gradient, np.float64), axes=(1, 2))
     missing, present = (np.fft.fft2(x.astype(np.float64), axes=(1, 2)) for x in (hr - sr, sr))
     power = np.sum(np.abs(descent) ** 2)
+    gradient = np.asarray(gradient, np.float64)
+    colour = gradient - gradient.mean(axis=-1, keepdims=True)
+    patches, of_patches = (np.asarray(extract_patches(x, side), np.float64) for x in (sr, gradient))
+    pixels = patches.reshape(len(patches), -1, sr.shape[-1])
+    flattest = np.argsort(np.var(pixels, axis=1).sum(axis=1))[: len(patches) // 10]
     bands = [
         {
             "power": float(np.sum(np.abs(descent[:, mask]) ** 2) / power),
@@ -98,7 +107,9 @@ def measure(loss: Callable, sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
     return {
         "at_sr": float(value),
         "at_hr": float(jax.jit(loss)(hr, hr)),
-        "gradient_rms": float(np.sqrt(np.mean(np.square(gradient, dtype=np.float64)))),
+        "gradient_rms": float(np.sqrt(np.mean(gradient**2))),
+        "colour": float(np.sum(colour**2) / np.sum(gradient**2)),
+        "flattest_tenth": float(np.sum(of_patches[flattest] ** 2) / np.sum(of_patches**2)),
         "bands": bands,
     }
 
@@ -117,16 +128,19 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 def table(rows: list[dict[str, Any]]) -> str:
     """Writes the rows as Markdown; of each band: share of power, restores, strengthens."""
     l1 = rows[0]["gradient_rms"]
-    names = " | ".join(f"{low:g} to {min(high, 0.5):g}" for low, high in BANDS)
+    names = " | ".join(f"{low:g} to {high:g}" for low, high in BANDS)
     lines = [
-        f"| loss | at SR | at HR | gradient rms / L1's | {names} |",
-        "|---|---|---|---|" + "---|" * len(BANDS),
+        f"| loss | at SR | at HR | gradient rms / L1's | colour | flattest tenth | {names} |",
+        "|---|---|---|---|---|---|" + "---|" * len(BANDS),
     ]
     for row in rows:
         bands = " | ".join(
             f"{band['power']:.0%} {band['restores']:+.2f} {band['strengthens']:+.2f}" for band in row["bands"]
         )
-        values = f"{row['at_sr']:.4f} | {row['at_hr']:.4f} | {row['gradient_rms'] / l1:.3g}"
+        values = (
+            f"{row['at_sr']:.4f} | {row['at_hr']:.4f} | {row['gradient_rms'] / l1:.3g} "
+            f"| {row['colour']:.0%} | {row['flattest_tenth']:.0%}"
+        )
         lines.append(f"| {row['loss']} | {values} | {bands} |")
     return "\n".join(lines) + "\n"
 
