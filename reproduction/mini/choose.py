@@ -59,8 +59,8 @@ GRID = (
     setting(3e-2, norm_floor=0.1, **WIDE),
     setting(1e-2, norm_floor=0.1, **WIDE, **SHARP),
     setting(3e-3, norm_floor=0.04, **WIDE, **SHARP),
-    setting(3e-4, norm_floor=0.007, **SHARP),
-    setting(1e-3, norm_floor=0.007, **SHARP),
+    setting(1e-3, mu=0.3, threshold_db=22.0, norm_floor=0.02, **SHARP),
+    setting(3e-4, mu=0.3, threshold_db=22.0, **SHARP),
 )
 
 
