@@ -19,6 +19,7 @@ def decloss_terms(
     threshold_db: float,
     t_pos: float,
     t_neg: float,
+    kernel: str = "separable",
     max_value: float = 1.0,
     norm_floor: float = 0.0,
     temperature: str = "exponent",
@@ -35,6 +36,7 @@ def decloss_terms(
         alpha: factor of the frequency kernel along each axis (Eq. 15).
         mu: width of the frequency kernel, in bins (Eq. 15).
         mode: "multiply" (as printed) or "residual" (see `enhance_detail`).
+        kernel: "separable" (Eq. 15) or "radial" (see `enhance_detail`).
         threshold_db: eta, dB; the rest are the options of `contrast_terms`.
 
     Returns:
@@ -45,8 +47,8 @@ def decloss_terms(
         UserError: shapes that differ or do not fit the patch size, an unknown name, a value out of its range.
     """
     checks.check_same_shape("sr", sr, "hr", hr)
-    sr_patches = extract_patches(enhance_detail(sr, alpha=alpha, mu=mu, mode=mode), patch_size)
-    hr_patches = extract_patches(enhance_detail(hr, alpha=alpha, mu=mu, mode=mode), patch_size)
+    sr_patches = extract_patches(enhance_detail(sr, alpha=alpha, mu=mu, mode=mode, kernel=kernel), patch_size)
+    hr_patches = extract_patches(enhance_detail(hr, alpha=alpha, mu=mu, mode=mode, kernel=kernel), patch_size)
     return contrast_terms(
         sr_patches,
         hr_patches,
@@ -73,6 +75,7 @@ def decloss(
     threshold_db: float,
     t_pos: float,
     t_neg: float,
+    kernel: str = "separable",
     max_value: float = 1.0,
     norm_floor: float = 0.0,
     temperature: str = "exponent",
@@ -88,6 +91,7 @@ def decloss(
         alpha=alpha,
         mu=mu,
         mode=mode,
+        kernel=kernel,
         threshold_db=threshold_db,
         t_pos=t_pos,
         t_neg=t_neg,

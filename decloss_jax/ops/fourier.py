@@ -15,7 +15,7 @@ MODES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def frequency_kernel(height: int, width: int, *, alpha: float, mu: float) -> np.ndarray:
+def separable_kernel(height: int, width: int, *, alpha: float, mu: float) -> np.ndarray:
     """Returns the half-plane kernel of Eq. 15, symmetrised, for the real transform.
 
     K_N[i] = alpha exp(-(i - (N - 1)/2)^2 / (2 mu^2)) for i = 0 .. N-1 in the DFT's own order: i = 0 is the
@@ -33,8 +33,6 @@ def frequency_kernel(height: int, width: int, *, alpha: float, mu: float) -> np.
     Returns:
         [H, W // 2 + 1] float64, dimensionless gain.
     """
-    checks.check_positive("alpha", alpha)
-    checks.check_positive("mu", mu)
 
     def axis_kernel(size: int) -> np.ndarray:
         return alpha * np.exp(-((np.arange(size) - (size - 1) / 2) ** 2) / (2 * mu**2))
@@ -48,7 +46,26 @@ def frequency_kernel(height: int, width: int, *, alpha: float, mu: float) -> np.
     return kernel[:, : width // 2 + 1]
 
 
-def enhance_detail(images: Array, *, alpha: float, mu: float, mode: str = "multiply") -> Array:
+def radial_kernel(height: int, width: int, *, alpha: float, mu: float) -> np.ndarray:
+    """Returns a kernel that treats all directions alike; not the paper's.
+
+    The outer product of Eq. 15 passes diagonal detail above all, and most of it at the corner of the
+    spectrum. Here the Gaussian is one of the radius, around the Nyquist frequency of an axis: gain
+    alpha^2 exp(-(b - N/2)^2 / (2 mu^2)) at b = N sqrt((i/H)^2 + (j/W)^2) bins from the mean, N = min(H, W).
+
+    Args, Returns: as `separable_kernel`.
+    """
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    bins = min(height, width) * (radius - 0.5)
+    return alpha**2 * np.exp(-(bins**2) / (2 * mu**2))
+
+
+KERNELS = {"separable": separable_kernel, "radial": radial_kernel}
+
+
+def enhance_detail(
+    images: Array, *, alpha: float, mu: float, mode: str = "multiply", kernel: str = "separable"
+) -> Array:
     """Enhances high frequencies (Eq. 12-17): Re IDFT(K DFT(images)), or Re IDFT((1 + K) DFT(images)).
 
     Args:
@@ -56,17 +73,21 @@ def enhance_detail(images: Array, *, alpha: float, mu: float, mode: str = "multi
         alpha: factor of each axis of the kernel, above 0; a Python number.
         mu: width of the kernel's Gaussian in frequency bins, above 0; a Python number.
         mode: "multiply" (the printed equations) or "residual".
+        kernel: "separable" (Eq. 15) or "radial", alike in all directions (`KERNELS`).
 
     Returns:
         [N,H,W,C] in the unit of `images`; with "multiply" the mean is nearly gone.
 
     Raises:
-        UserError: wrong shape, alpha or mu not above 0, unknown mode.
+        UserError: wrong shape, alpha or mu not above 0, unknown mode or kernel.
     """
     checks.check_images("images", images)
     gain_of = checks.look_up(MODES, mode, "enhancement mode")
     _, height, width, _ = images.shape
-    gain = gain_of(frequency_kernel(height, width, alpha=alpha, mu=mu))
+    make_kernel = checks.look_up(KERNELS, kernel, "enhancement kernel")
+    checks.check_positive("alpha", alpha)
+    checks.check_positive("mu", mu)
+    gain = gain_of(make_kernel(height, width, alpha=alpha, mu=mu))
 
     spectrum = jnp.fft.rfft2(images, axes=(1, 2))
     spectrum *= jnp.asarray(gain, images.dtype)[None, :, :, None]

@@ -61,6 +61,8 @@ GRID = (
     setting(3e-3, norm_floor=0.04, **WIDE, **SHARP),
     setting(1e-3, mu=0.3, threshold_db=22.0, norm_floor=0.02, **SHARP),
     setting(3e-4, mu=0.3, threshold_db=22.0, **SHARP),
+    setting(3e-4, kernel="radial", mu=0.2, threshold_db=15.0, **SHARP),
+    setting(3e-4, kernel="radial", mu=0.15, threshold_db=18.0, t_pos=0.5, t_neg=0.3),
 )
 
 
