@@ -31,6 +31,7 @@ MODEL_ATTRIBUTES = {"edsr": ("res_scale",), "rrdb": ("growth",)}  # beside scale
 # EDSR's residual scale leaves no trace in the weights. Published networks have 0.1 in the large one alone.
 EDSR_LARGE = {"blocks": 32, "features": 256}
 LARGE_RES_SCALE, BASELINE_RES_SCALE = 0.1, 1.0
+ASSUMED = "assumed from the size"  # `res_scale_from` where neither the caller nor the file says it
 
 
 def load_generator(
@@ -149,7 +150,7 @@ def _choose_res_scale(argument: float | None, notes: str, attributes: Mapping[st
     if notes:
         return _noted_res_scale(notes), "from the file's notes"
     large = all(attributes[key] == value for key, value in EDSR_LARGE.items())
-    return (LARGE_RES_SCALE if large else BASELINE_RES_SCALE), "assumed from the size"
+    return (LARGE_RES_SCALE if large else BASELINE_RES_SCALE), ASSUMED
 
 
 def _noted_res_scale(notes: str) -> float:
