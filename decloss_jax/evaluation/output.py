@@ -154,6 +154,7 @@ def write_csv_and_summary(
     method = results[0].method
     summary = {
         "method": method.name,
+        "loaded": dict(method.loaded),
         "conventions": {**describe_protocol(protocol, method.scale), "low": dict(lows)},
         "versions": {**journal.versions(), "weights": list_weights(protocol) | hashes_of([method])},
         "datasets": {

@@ -85,7 +85,7 @@ def test_run_writes_what_it_measures(small_set, tmp_path):
     assert float(rows[1]["ssim_rgb"]) == ssim(srs[1], hrs[1], crop_border=4, channel="rgb")
 
     summary = json.loads((out / "summary.json").read_text())
-    assert list(summary) == ["method", "conventions", "versions", "datasets"]
+    assert list(summary) == ["method", "loaded", "conventions", "versions", "datasets"]
     assert summary["method"] == "bicubic"
     assert summary["conventions"]["crop_border"] == 4
     assert summary["versions"]["weights"]["lpips_alex"].startswith("443c5bc3")
@@ -355,9 +355,24 @@ def test_evaluate_prints_the_table_with_its_conventions(small_set, tmp_path):
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["conventions"]["crop_border"] == 2
 
 
+def test_evaluate_says_what_it_loaded_and_takes_a_res_scale(small_set, weights_file, tmp_path):
+    result = run(
+        "evaluate.py", "--weights", weights_file[0], "--res-scale", "0.1", "--data", small_set,
+        "--out", tmp_path / "out", "--metrics", "psnr",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert (
+        "tiny.safetensors: BasicSR EDSR x4, 1 blocks, 4 features, res_scale 0.1 (as given)" in result.stderr
+    )
+    loaded = json.loads((tmp_path / "out" / "summary.json").read_text())["loaded"]
+    assert (loaded["file"], loaded["res_scale"]) == ("tiny.safetensors", 0.1)
+    assert loaded["res_scale_from"] == "as given"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--method", "bicubic", "--res-scale", "0.1", "--data", "nowhere", "--out", "x"], "--res-scale"),
         (["--method", "bicubic", "--data", "nowhere", "--out", "x"], "no such folder"),
         (["--method", "bicubic", "--data", "photographs"], "--out"),
         (["--workdir", "y", "--stage", "all", "--data", "nowhere", "--out", "x"], "workdir y"),
