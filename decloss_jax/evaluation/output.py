@@ -167,7 +167,7 @@ def write_csv_and_summary(
 
 
 def json_value(value: float) -> float | str:
-    """Returns the value as JSON can hold it: infinity, the PSNR of equal images, becomes "inf"."""
+    """Returns the value as JSON can hold it: infinity (as PSNR of equal images) becomes "inf"."""
     return str(value) if math.isinf(value) else value
 
 

@@ -245,6 +245,15 @@ def test_run_writes_the_infinite_psnr_of_equal_images(tmp_path):
     assert "<td>inf</td>" in (out / "report.html").read_text()
 
 
+def test_run_writes_the_infinite_icoo_of_a_flat_image(tmp_path):
+    (tmp_path / "Set" / "HR").mkdir(parents=True)
+    Image.fromarray(np.full((48, 48, 3), 77, np.uint8)).save(tmp_path / "Set" / "HR" / "flat.png")
+    protocol = choose_protocol("basicsr", scale=4, metrics=["icoo"])
+    evaluation.run(load_methods(names=["bicubic"]), [str(tmp_path / "Set")], tmp_path / "out", protocol)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["datasets"]["Set"] == {"images": 1, "icoo": "inf"}
+
+
 @pytest.mark.parametrize("roots", [["", "x"], ["x", ""], [" "]])
 def test_run_refuses_an_empty_entry_of_data(tmp_path, monkeypatch, roots):
     write_set(tmp_path / "here", [(32, 32)])
