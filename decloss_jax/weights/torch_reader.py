@@ -10,10 +10,10 @@ import math
 import mmap
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -42,7 +42,9 @@ ZIP_ERRORS = (
 # Where trainers put the state dict, in the order of preference; then prefixes that they put before every key.
 WRAPPERS = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
 PREFIXES = ("module.", "netG.")
+PREFIX_LIMIT = 8  # before one key, as the time grows with the square of their number
 
+Value = TypeVar("Value")
 ReadStorage = Callable[[Storage], bytes]
 
 
@@ -213,9 +215,21 @@ def _select_tensors(content: Any) -> tuple[dict[str, Tensor], str]:
     if not tensors or not all(isinstance(key, str) for key in tensors):
         found = ", ".join(quote(str(key)) for key in list(content)[:4]) or "nothing"
         raise Refusal(f"a dictionary without named tensors (it holds {found})", STATE_DICT_ONLY)
-    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in tensors)), None):
-        tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
-    return tensors, ".".join(wrappers)
+    return strip_prefixes(tensors), ".".join(wrappers)
+
+
+def strip_prefixes(tensors: Mapping[str, Value]) -> dict[str, Value]:
+    """Takes off the `PREFIXES` that all keys have.
+
+    Raises:
+        Refusal: more than `PREFIX_LIMIT` of them.
+    """
+    for _ in range(PREFIX_LIMIT + 1):
+        prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in tensors)), None)
+        if prefix is None:
+            return dict(tensors)
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    raise Refusal(f"keys with more than {PREFIX_LIMIT} prefixes", STATE_DICT_ONLY)
 
 
 def _materialise(

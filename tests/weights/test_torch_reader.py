@@ -116,6 +116,15 @@ def test_read_torch_takes_wrappers_prefixes_and_extras_off(tmp_path, wrap, wrapp
     assert found.wrapper == wrappers
 
 
+def test_read_torch_refuses_countless_prefixes(tmp_path):
+    state = {"a": torch.arange(4.0)}
+    torch.save({f"{'module.' * 8}{key}": value for key, value in state.items()}, tmp_path / "w.pth")
+    check_equal(read_torch(tmp_path / "w.pth"), state)
+    torch.save({f"{'netG.module.' * 1000}{key}": value for key, value in state.items()}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="keys with more than 8 prefixes"):
+        read_torch(tmp_path / "w.pth")
+
+
 def test_read_torch_passes_over_the_state_of_an_optimizer(tmp_path):
     layer = torch.nn.Linear(3, 2)
     optimizer = torch.optim.Adam(layer.parameters())
