@@ -16,7 +16,13 @@ from decloss_jax.models import MODELS
 from decloss_jax.models.edsr import EDSR
 from decloss_jax.weights import dialects
 from decloss_jax.weights.pickles import Refusal, quote
-from decloss_jax.weights.torch_reader import NOTES, StateDict, read_torch_state, refusals_as_user_errors
+from decloss_jax.weights.torch_reader import (
+    NOTES,
+    StateDict,
+    read_torch_state,
+    refusals_as_user_errors,
+    strip_prefixes,
+)
 from decloss_jax.weights.torch_writer import torch_bytes
 
 TORCH_SUFFIXES = (".pth", ".pt")
@@ -124,7 +130,7 @@ def save_generator(path: str | Path, model: dialects.Generator, params: Mapping[
 
 
 def read_safetensors(path: str | Path) -> StateDict:
-    """Reads the tensors and this package's notes from a .safetensors file; wrappers do not occur there.
+    """Reads the tensors and this package's notes from a .safetensors file; prefixes are taken off the keys.
 
     Raises:
         UserError: a damaged file.
@@ -140,7 +146,7 @@ def read_safetensors(path: str | Path) -> StateDict:
                 metadata = content.metadata() or {}
         except SAFETENSORS_ERRORS as error:
             raise Refusal(f"a damaged file ({quote(str(error))})") from error
-    return StateDict(tensors, notes=metadata.get(NOTES, ""))
+        return StateDict(strip_prefixes(tensors), notes=metadata.get(NOTES, ""))
 
 
 def _choose_res_scale(argument: float | None, notes: str, attributes: Mapping[str, int]) -> tuple[float, str]:

@@ -39,9 +39,10 @@ ZIP_ERRORS = (
     OSError,
 )
 
-# Where trainers put the state dict, in the order of preference; then prefixes that they put before every key.
+# Where trainers put the state dict, in the order of preference; then prefixes that they, or who
+# flattens the wrappers away, put before every key ("model." is a layer's own name in old ESRGAN).
 WRAPPERS = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
-PREFIXES = ("module.", "netG.")
+PREFIXES = ("module.", "netG.", "state_dict.", "params_ema.", "params.")
 PREFIX_LIMIT = 8  # before one key, as the time grows with the square of their number
 
 Value = TypeVar("Value")
@@ -60,8 +61,8 @@ class StateDict:
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     """Reads the tensors of a state dict that `torch.save` wrote, in the zip or the legacy format.
 
-    Wrappers (`params_ema`, `state_dict` ...) are taken off, as are `module.` and `netG.` before the keys;
-    what is not a tensor (an epoch, a version) is left out.
+    Wrappers (`params_ema`, `state_dict` ...) are taken off, as are `PREFIXES` before the keys; what is not a
+    tensor (an epoch, a version) is left out.
 
     Args:
         path: the file.
@@ -226,7 +227,7 @@ def strip_prefixes(tensors: Mapping[str, Value]) -> dict[str, Value]:
     """
     for _ in range(PREFIX_LIMIT + 1):
         prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in tensors)), None)
-        if prefix is None:
+        if prefix is None or not tensors:
             return dict(tensors)
         tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     raise Refusal(f"keys with more than {PREFIX_LIMIT} prefixes", STATE_DICT_ONLY)
