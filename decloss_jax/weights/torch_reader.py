@@ -83,7 +83,12 @@ def read_torch_state(path: str | Path) -> StateDict:
         file.seek(0)
         magic = file.read(len(ZIP_MAGIC))
         file.seek(0)
-        with _open_zip(file) if magic == ZIP_MAGIC else _open_legacy(file) as (content, read_storage):
+        with (
+            _open_zip(file, file_size) if magic == ZIP_MAGIC else _open_legacy(file) as (
+                content,
+                read_storage,
+            )
+        ):
             tensors, wrapper = _select_tensors(content)
             arrays = _materialise(tensors, read_storage, file_size)
             notes = content.get(NOTES)
@@ -102,7 +107,7 @@ def refusals_as_user_errors(path: str | Path, expected: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _open_zip(file: BinaryIO) -> Iterator[tuple[Any, ReadStorage]]:
+def _open_zip(file: BinaryIO, file_size: int) -> Iterator[tuple[Any, ReadStorage]]:
     _check_directory(file)
     with _zip_refusals():
         archive = zipfile.ZipFile(file)
@@ -120,6 +125,8 @@ def _open_zip(file: BinaryIO) -> Iterator[tuple[Any, ReadStorage]]:
             raise Refusal(f"a zip archive without its entry {quote(name)}")
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
             raise Refusal("a compressed zip archive, which torch never writes", STATE_DICT_ONLY)
+        if entry.file_size > file_size:  # a read sets aside the memory that it is asked for
+            raise Refusal(f"a zip archive whose entry {quote(name)} is larger than the file")
         with _zip_refusals():
             return archive.read(entry)
 
