@@ -56,6 +56,21 @@ def test_lpips_each_of_mixed_sizes_equals_lpips_in_few_shapes(golden):
         assert values[i] == pytest.approx(float(alone[0]), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda image: image / 255, "float64 of shape"),
+        (lambda image: image.astype(np.int64), "int64 of shape"),
+        (lambda image: image[None], r"shape \[1, 40, 40, 3\]"),
+        (lambda image: image[..., :1], r"shape \[40, 40, 1\]"),
+    ],
+)
+def test_lpips_each_refuses_other_images_than_uint8(change, got):
+    sr, hr = (change(random_images((40, 40), seed=seed)[0]) for seed in (0, 1))
+    with pytest.raises(UserError, match=f"sr: expected uint8 of shape .* got .*{got}"):
+        list(lpips_each([sr], [hr], net="alex"))
+
+
 def test_lpips_gradient_at_equal_inputs_is_finite():
     image = np.zeros((1, 40, 40, 3), np.float32)
     image[:, 20:] = to_floats(random_images((20, 40)))
