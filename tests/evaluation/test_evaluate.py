@@ -12,6 +12,8 @@ from PIL import Image
 
 from decloss_jax import evaluation
 from decloss_jax.checks import UserError
+from decloss_jax.compare_torch import torch_losses
+from decloss_jax.compare_torch.inputs import to_torch
 from decloss_jax.evaluation.conventions import CONVENTIONS, choose_protocol
 from decloss_jax.evaluation.methods import Method, load_methods
 from decloss_jax.evaluation.output import folder_that_appears
@@ -20,6 +22,7 @@ from decloss_jax.models import EDSR
 from decloss_jax.ops.quantize import to_uint8
 from decloss_jax.ops.resize import bicubic_downscale, bicubic_upscale
 from decloss_jax.weights import save_generator
+from decloss_jax.weights.trunks import load_lpips_linear, load_trunk
 
 FIDELITY = ("psnr_rgb", "psnr_y", "ssim_rgb", "ssim_y")
 
@@ -100,6 +103,28 @@ def test_run_writes_what_it_measures(small_set, tmp_path):
     assert "psnr_y \u2191 dB" in page
     assert page.count("data:image/png;base64,") == 3 * 2
     assert 'href="sr/Small/image_0.png"' in page
+
+
+def test_paper_conventions_feed_vgg_with_0_to_255_and_cut_no_border(small_set, tmp_path):
+    protocol = choose_protocol("paper", scale=4)
+    evaluation.run(load_methods(names=["bicubic"]), [str(small_set)], tmp_path / "out", protocol)
+    weights = {"weights": load_trunk("vgg16"), "linear": load_lpips_linear("vgg16")}
+    expected = {"psnr_rgb": [], "lpips_vgg_unscaled": []}
+    for i in range(3):
+        pair = (
+            read(tmp_path / "out" / "sr" / "Small" / f"image_{i}.png"),
+            read(small_set / "HR" / f"image_{i}.png"),
+        )
+        error = np.mean(np.square(np.subtract(*pair, dtype=np.float64)))
+        expected["psnr_rgb"].append(10 * np.log10(255**2 / error))
+        # The official network maps x to 2 x - 1, so that it sees 0..255.
+        unscaled = [to_torch((image[None].astype(np.float32) + 1) / 2) for image in pair]
+        value = torch_losses.lpips(*unscaled, network="vgg16", **weights)
+        expected["lpips_vgg_unscaled"].append(value.item())
+    with (tmp_path / "out" / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name, values in expected.items():
+        np.testing.assert_allclose([float(row[name]) for row in rows], values, rtol=1e-4)
 
 
 def test_run_makes_lr_images_where_there_are_none(tmp_path):

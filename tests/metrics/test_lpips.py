@@ -8,7 +8,8 @@ import pytest
 from decloss_jax.checks import UserError
 from decloss_jax.metrics import lpips, lpips_each
 from decloss_jax.metrics.feature_distance import lpips_distance, unit_norm
-from decloss_jax.metrics.lpips import lpips_padded
+from decloss_jax.metrics.lpips import lpips_padded, lpips_weights
+from decloss_jax.ops.padding import pad_to
 
 CASES = [
     ("alex", "official", "lpips_alex"),
@@ -54,6 +55,19 @@ def test_lpips_each_of_mixed_sizes_equals_lpips_in_few_shapes(golden):
     for i in padded[:1]:
         alone = lpips(*(to_floats([image]) for image in pairs[i]), net="alex")
         assert values[i] == pytest.approx(float(alone[0]), abs=1e-6)
+
+
+@pytest.mark.parametrize("scaling", ["official", "unscaled_255"])
+def test_lpips_padded_with_vgg_equals_lpips_of_the_images_alone(golden, scaling):
+    sizes = ((33, 40), (41, 35))
+    pairs = [
+        [golden[f"{name}_{which}"][:height, :width] for which in ("sr", "hr")]
+        for name, (height, width) in zip(NAMES, sizes, strict=False)
+    ]
+    padded = [np.stack([pad_to(image, (48, 44)) for image in images]) for images in zip(*pairs, strict=True)]
+    values = lpips_padded(*lpips_weights("vgg"), *padded, np.asarray(sizes), net="vgg", scaling=scaling)
+    alone = [lpips(*(to_floats([image]) for image in pair), net="vgg", scaling=scaling)[0] for pair in pairs]
+    np.testing.assert_allclose(values, alone, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
