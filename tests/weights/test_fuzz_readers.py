@@ -8,7 +8,7 @@ SCRIPT = Path(__file__).parent / "fuzz_readers.py"
 
 # The fuzzer with a reader that hangs on every file that the fuzzer makes.
 WITH_A_READER_THAT_HANGS = f"""
-import contextlib, sys, time
+import contextlib, sys
 sys.path.insert(0, {str(SCRIPT.parent)!r})
 import fuzz_readers
 from decloss_jax.weights.torch_reader import refusals_as_user_errors
@@ -19,7 +19,8 @@ def hang(path):
     if path.read_bytes() != b"hang":
         return load_generator(path)
     with {{place}}:
-        time.sleep(60)
+        while True:
+            pass
 
 fuzz_readers.load_generator = hang
 fuzz_readers.MUTATIONS = dict.fromkeys(fuzz_readers.MUTATIONS, [lambda rng, data: b"hang"])
