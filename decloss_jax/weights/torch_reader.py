@@ -83,12 +83,8 @@ def read_torch_state(path: str | Path) -> StateDict:
         file.seek(0)
         magic = file.read(len(ZIP_MAGIC))
         file.seek(0)
-        with (
-            _open_zip(file, file_size) if magic == ZIP_MAGIC else _open_legacy(file) as (
-                content,
-                read_storage,
-            )
-        ):
+        opened = _open_zip(file, file_size) if magic == ZIP_MAGIC else _open_legacy(file)
+        with opened as (content, read_storage):
             tensors, wrapper = _select_tensors(content)
             arrays = _materialise(tensors, read_storage, file_size)
             notes = content.get(NOTES)
