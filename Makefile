@@ -15,6 +15,7 @@ train: $(VENV)/.installed
 
 test: check
 	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m decloss_jax compare-torch
 
 check: $(VENV)/.installed-for-tests
 	$(BIN)/ruff format --check .

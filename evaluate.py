@@ -30,6 +30,10 @@ flags.DEFINE_alias("crop-border", "crop_border")
 METRICS = flags.DEFINE_list(
     "metrics", [], "psnr, ssim, lpips_alex, lpips_vgg, icoo; by default the conventions'."
 )
+RES_SCALE = flags.DEFINE_float(
+    "res_scale", None, "EDSR's residual scale, where a file of --weights does not say it."
+)
+flags.DEFINE_alias("res-scale", "res_scale")
 SCALE = flags.DEFINE_integer("scale", None, "Scale of bicubic; by default the generators', or 4.", 1)
 
 
@@ -47,6 +51,7 @@ def main(arguments: list[str]) -> None:
         weights=WEIGHTS.value,
         stage=STAGE.value,
         scale=SCALE.value,
+        res_scale=RES_SCALE.value,
     )
     protocol = choose_protocol(
         CONVENTIONS.value, scale=methods[0].scale, crop_border=CROP_BORDER.value, metrics=METRICS.value

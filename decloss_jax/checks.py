@@ -40,6 +40,17 @@ def check_images(name: str, images: Any, channels: int | None = None) -> None:
     )
 
 
+def check_uint8_image(name: str, image: Any) -> None:
+    """Raises `UserError` unless `image` is uint8 of the shape [H,W,3]."""
+    check(
+        image.dtype == "uint8" and image.ndim == 3 and image.shape[-1] == 3,
+        name,
+        expected="uint8 of shape [H,W,3]",
+        got=f"{image.dtype} of shape {list(image.shape)}",
+        remedy="quantize with decloss_jax.ops.quantize.to_uint8 and hand in one image at a time",
+    )
+
+
 def check_same_shape(name: str, array: Any, other_name: str, other: Any) -> None:
     """Raises `UserError` unless the two arrays have equal shapes."""
     check(

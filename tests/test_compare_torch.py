@@ -1,6 +1,7 @@
 """The comparison itself; `python -m decloss_jax compare-torch` runs all of its parts."""
 
 import importlib.util
+import runpy
 
 import numpy as np
 import pytest
@@ -54,6 +55,22 @@ def test_compare_finds_a_wrong_schedule(monkeypatch):
         return right(step + 1, **options)
 
     monkeypatch.setattr(torch_losses, "cosine_with_warmup", off_by_one)
+    assert not compare_torch.compare()
+
+
+@pytest.mark.parametrize(("file", "name"), [("", "VGG-19 (random weights)"), ("vgg19.pth", "VGG-19")])
+def test_compare_says_that_the_weights_of_vgg19_are_random(monkeypatch, file, name):
+    monkeypatch.setenv("DECLOSS_VGG19", file)
+    monkeypatch.setattr(parts.trunks, "load_trunk", lambda network: "of the file")
+    again = runpy.run_path(parts.__file__)
+    assert {name, f"perceptual, {name}, l1"} <= again["PARTS"].keys()
+    assert (again["feature_weights"]("vgg19") == "of the file") == bool(file)
+
+
+def test_compare_finds_a_wrong_perceptual_loss_of_vgg19(monkeypatch):
+    right = torch_losses.perceptual
+    monkeypatch.setattr(torch_losses, "perceptual", lambda *a, **options: 1.001 * right(*a, **options))
+    choose(monkeypatch, f"perceptual, {parts.vgg19_name()}, l1")
     assert not compare_torch.compare()
 
 

@@ -11,12 +11,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from command_line import CACHE, REPOSITORY, assert_one_sentence, command, environment, run
 
 from decloss_jax import checkpoint, journal, parallel
 from decloss_jax.models import EDSR, VGGDiscriminator
 from decloss_jax.training.optim import build_optimizer
 from decloss_jax.training.state import abstract_state
+from decloss_jax.weights import save_generator
 
 PRETRAIN, FINETUNE = 240, 120
 TINY = (
@@ -163,6 +165,43 @@ def test_train_starts_stage_2_from_another_run(finished, tmp_path):
     assert [(record["step"], record["stage"]) for record in records] == [(10, "finetune")]
     first = records[0]["loss/l1"]
     assert first < 2 * journal.read(finished)[1][23]["loss/l1"]  # where stage 1 ended, not at the beginning
+
+
+def save_stage_1(workdir: Path, path: Path, *, res_scale: float) -> Path:
+    """Saves the generator at the end of stage 1, with the residual scale in the file's notes."""
+    _, params, _ = checkpoint.load_generator(workdir, stage="pretrain")
+    save_generator(path, EDSR(features=4, blocks=1, res_scale=res_scale), params)
+    return path
+
+
+def test_train_starts_stage_2_from_a_file_of_weights(finished, tmp_path):
+    path = save_stage_1(finished, tmp_path / "stage_1.pth", res_scale=1.0)
+    losses = []
+    for name, source in (("run", finished), ("file", path)):
+        arguments = (*TINY, f"--config.init_from={source}", f"--workdir={tmp_path / name}")
+        result = run("train.py", *arguments, "--config.finetune.steps=10")
+        assert result.returncode == 0, result.stderr
+        losses += [record["loss/l1"] for record in journal.read(tmp_path / name)[1]]
+    assert "res_scale 1 (from the file's notes)" in result.stderr
+    assert losses[0] == losses[1]
+
+
+def test_train_takes_the_res_scale_that_a_file_does_not_say(finished, tmp_path):
+    noted = save_stage_1(finished, tmp_path / "noted.safetensors", res_scale=1.0)
+    silent = tmp_path / "silent.safetensors"
+    safetensors.numpy.save_file(safetensors.numpy.load_file(noted), silent)
+    arguments = (f"--config.init_from={silent}", "--config.model.res_scale=0.5", "--config.finetune.steps=1")
+    result = run("train.py", *TINY, *arguments, f"--workdir={tmp_path / 'run'}")
+    assert result.returncode == 0, result.stderr
+    assert "res_scale 0.5 (as given)" in result.stderr
+
+
+def test_train_refuses_the_res_scale_that_a_file_contradicts(finished, tmp_path):
+    path = save_stage_1(finished, tmp_path / "w.safetensors", res_scale=0.1)
+    workdir = tmp_path / "run"
+    result = run("train.py", *TINY, f"--config.init_from={path}", f"--workdir={workdir}")
+    assert_one_sentence(result, "res_scale 1.0, got 0.1", "set --config.model.res_scale=0.1")
+    assert not workdir.exists()
 
 
 def test_train_stops_at_a_loss_that_is_not_finite(tmp_path):

@@ -137,6 +137,22 @@ def test_perceptual_term_is_the_distance_of_features():
         build_terms(config, "finetune", parallel.data_mesh())
 
 
+@pytest.mark.parametrize(("network", "tap", "smallest"), [("alexnet", "conv5", 31), ("vgg16", "conv5_3", 16)])
+def test_perceptual_term_refuses_crops_that_leave_no_feature(network, tap, smallest):
+    config = small_config()
+    config.perceptual.network = network
+    config.finetune.weights = base.loss_weights(perceptual=1.0)
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    config.data.crop_size = smallest
+    term = build_terms(config, "finetune", mesh)["perceptual"]
+    hr = np.ones((1, smallest, smallest, 3), np.float32)
+    assert np.isfinite(term.value(term.frozen, np.zeros_like(hr), hr)[0])
+    config.data.crop_size = smallest - 1
+    message = rf"data\.crop_size: expected enough pixels for {tap} of {network}, got {smallest - 1}"
+    with pytest.raises(checks.UserError, match=message):
+        build_terms(config, "finetune", mesh)
+
+
 def test_make_train_step_flags_what_is_not_finite():
     config = small_config()
     config.finetune.learning_rate = 1e30

@@ -101,4 +101,4 @@ def print_rows(rows: Iterator[Row]) -> list[Row]:
 def print_line(cells: tuple[str, ...]) -> None:
     """Prints a line of the table for files and logs."""
     part, quantity, *numbers = cells
-    print(f"{part:24} {quantity:20} {' '.join(f'{number:>8}' for number in numbers)}", flush=True)
+    print(f"{part:40} {quantity:20} {' '.join(f'{number:>8}' for number in numbers)}", flush=True)

@@ -108,9 +108,19 @@ def compare_image_loss(
         yield Comparison("gradient of sr", {"sr": gradient}, {"sr": to_numpy(images.grad)}, bound)
 
 
+def has_vgg19() -> bool:
+    """Tells whether the file of VGG-19's weights is at hand; it is not fetched for a comparison."""
+    return bool(os.environ.get(trunks.VGG19_VARIABLE))
+
+
+def vgg19_name() -> str:
+    """Returns what VGG-19 is called in the table, which says so where its weights are random."""
+    return "VGG-19" if has_vgg19() else "VGG-19 (random weights)"
+
+
 def feature_weights(network: str) -> Any:
     """Returns the weights of a feature network; random ones for VGG-19 where its file is not at hand."""
-    if network != "vgg19" or os.environ.get(trunks.VGG19_VARIABLE):
+    if network != "vgg19" or has_vgg19():
         return trunks.load_trunk(network)
     random = np.random.default_rng(2)
     weights, channels = [], 3
@@ -202,10 +212,11 @@ def generator_parts(model: EDSR | RRDBNet, params: Mapping[str, Any]) -> dict[st
 LOSS_PARTS: dict[str, Part] = {
     "AlexNet": functools.partial(compare_features, "alexnet"),
     "VGG-16": functools.partial(compare_features, "vgg16"),
-    "VGG-19": functools.partial(compare_features, "vgg19"),
+    vgg19_name(): functools.partial(compare_features, "vgg19"),
     "L1": lambda: compare_image_loss(
         lambda _, sr, hr: l1_loss(sr, hr), lambda _, sr, hr: torch_losses.l1(sr, hr)
     ),
+    f"perceptual, {vgg19_name()}, l1": functools.partial(compare_perceptual, "vgg19", "l1"),
     "perceptual, VGG-16, l1": functools.partial(compare_perceptual, "vgg16", "l1"),
     "perceptual, AlexNet, l2": functools.partial(compare_perceptual, "alexnet", "l2"),
     "DECLoss": compare_decloss,

@@ -1,7 +1,7 @@
 """What is measured: bicubic, the generator of a run, or a file of weights."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from decloss_jax import checks
+from decloss_jax import checks, console
 from decloss_jax.checkpoint import load_generator as load_checkpoint
 from decloss_jax.checkpoint import trained_stages
 from decloss_jax.inference import upscale
@@ -17,6 +17,7 @@ from decloss_jax.models import build_model
 from decloss_jax.ops.padding import Size
 from decloss_jax.ops.quantize import to_uint8
 from decloss_jax.ops.resize import bicubic_upscale
+from decloss_jax.weights import describe
 from decloss_jax.weights import load_generator as load_weights
 
 DEFAULT_SCALE = 4  # of bicubic where no generator says
@@ -38,12 +39,14 @@ class Method:
         scale: s.
         upscale: [h,w,3] uint8 -> [s h,s w,3] uint8.
         sha256: of what it was loaded from; empty for one without weights.
+        loaded: the loader's description of what it was loaded from, as JSON can hold it.
     """
 
     name: str
     scale: int
     upscale: Upscale
     sha256: str = ""
+    loaded: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_methods(
@@ -53,6 +56,7 @@ def load_methods(
     weights: Sequence[str] = (),
     stage: str | None = None,
     scale: int | None = None,
+    res_scale: float | None = None,
 ) -> list[Method]:
     """Loads everything that is to be compared, under names of its own.
 
@@ -62,12 +66,21 @@ def load_methods(
         weights: files of weights, in any format that `decloss_jax.weights` reads.
         stage: of the runs: "pretrain", "finetune", "all" (each that was trained) or None (the last one).
         scale: s; by default the generators', or 4.
+        res_scale: EDSR's residual scale in the files of weights; by default what `load_generator` finds.
 
     Raises:
-        UserError: nothing to measure, something that cannot be loaded, or several scales.
+        UserError: nothing to measure, something that cannot be loaded, several scales, or a residual scale
+            of no file.
     """
+    checks.check(
+        res_scale is None or bool(weights),
+        "--res-scale",
+        expected="a file of --weights to belong to",
+        got="none",
+        remedy="leave it out",
+    )
     generators = [method for workdir in workdirs for method in from_workdir(workdir, stage)]
-    generators += [from_weights(path) for path in weights]
+    generators += [from_weights(path, res_scale) for path in weights]
     common = scale or (generators[0].scale if generators else DEFAULT_SCALE)
     for method in generators:
         checks.check(
@@ -101,14 +114,16 @@ def bicubic(scale: int) -> Method:
 BASELINES = {"bicubic": bicubic}
 
 
-def from_generator(name: str, model: nn.Module, params: Any, sha256: str) -> Method:
+def from_generator(
+    name: str, model: nn.Module, params: Any, sha256: str, loaded: Mapping[str, Any]
+) -> Method:
     """Makes a method of a generator and its parameters."""
     on_device = jax.device_put(params)
 
     def upscale_network(low_uint8: np.ndarray, *, shape: Size) -> np.ndarray:
         return to_uint8(upscale(model, on_device, low_uint8, shape=shape))
 
-    return Method(name, model.scale, upscale_network, sha256)
+    return Method(name, model.scale, upscale_network, sha256, loaded)
 
 
 def from_workdir(workdir: str, stage: str | None) -> list[Method]:
@@ -119,14 +134,15 @@ def from_workdir(workdir: str, stage: str | None) -> list[Method]:
         config, params, description = load_checkpoint(workdir, stage=each)
         name = f"{Path(workdir).resolve().name}-{description['stage']}"
         sha256 = description["checkpoint_sha256"]
-        methods.append(from_generator(name, build_model(config["model"]), params, sha256))
+        methods.append(from_generator(name, build_model(config["model"]), params, sha256, description))
     return methods
 
 
-def from_weights(path: str) -> Method:
-    """Loads the generator in a file of weights."""
-    model, params, description = load_weights(path)
-    return from_generator(Path(path).stem, model, params, description["sha256"])
+def from_weights(path: str, res_scale: float | None) -> Method:
+    """Loads the generator in a file of weights, and says what it is."""
+    model, params, description = load_weights(path, res_scale=res_scale)
+    console.say(describe(description))
+    return from_generator(Path(path).stem, model, params, description["sha256"], description)
 
 
 def with_own_names(methods: Sequence[Method]) -> list[Method]:

@@ -154,6 +154,7 @@ def write_csv_and_summary(
     method = results[0].method
     summary = {
         "method": method.name,
+        "loaded": dict(method.loaded),
         "conventions": {**describe_protocol(protocol, method.scale), "low": dict(lows)},
         "versions": {**journal.versions(), "weights": list_weights(protocol) | hashes_of([method])},
         "datasets": {
@@ -166,7 +167,7 @@ def write_csv_and_summary(
 
 
 def json_value(value: float) -> float | str:
-    """Returns the value as JSON can hold it: infinity, the PSNR of equal images, becomes "inf"."""
+    """Returns the value as JSON can hold it: infinity (as PSNR of equal images) becomes "inf"."""
     return str(value) if math.isinf(value) else value
 
 

@@ -75,13 +75,7 @@ def prepare(
     """
     checks.check_same_shape("sr", sr_uint8, "hr", hr_uint8)
     for name, image in (("sr", sr_uint8), ("hr", hr_uint8)):
-        checks.check(
-            image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3,
-            name,
-            expected="uint8 of shape [H,W,3]",
-            got=f"{image.dtype} of shape {list(image.shape)}",
-            remedy="quantize with decloss_jax.ops.quantize.to_uint8 and hand in one image at a time",
-        )
+        checks.check_uint8_image(name, image)
     take = checks.look_up(CHANNELS, channel, "channel")
     height, width = (side - 2 * crop_border for side in hr_uint8.shape[:2])
     checks.check(

@@ -46,7 +46,7 @@ def icoo(
             mini-patches, which does not depend on the number of images).
 
     Returns:
-        Decibels; lower is better.
+        Decibels; lower is better. Infinity where every P is 0, as of flat images that meet each other.
 
     Raises:
         UserError: no image, other shapes or dtypes, images too small, an unknown pool.
@@ -61,7 +61,8 @@ def icoo(
             np.mean([ratios(own_s, own_h) for own_s, own_h in zip(s, h, strict=True)])
             for s, h in zip(sr, hr, strict=True)
         ]
-    return float(np.mean(-10.0 * np.log10(totals)))
+    with np.errstate(divide="ignore"):  # log10(0) is the infinity that is meant
+        return float(np.mean(-10.0 * np.log10(totals)))
 
 
 def merge(patches: np.ndarray) -> np.ndarray:
@@ -113,7 +114,7 @@ def ratios(sr_patches: np.ndarray, hr_patches: np.ndarray) -> np.ndarray:
     """Computes P (Eq. 8, 9) for each SR mini-patch [p,D] against the candidates [q,D]: [p].
 
     |s - y|^2 = |s|^2 - 2 s.y + |y|^2 in float64, where all of these are whole numbers and exact. The factor
-    1/D of the mean squared difference cancels.
+    1/D of the mean squared difference cancels. Where all candidates equal the mini-patch, P = 0.
     """
     sr = sr_patches.astype(np.float64)
     sr_squares = np.sum(sr**2, axis=1)
@@ -124,4 +125,5 @@ def ratios(sr_patches: np.ndarray, hr_patches: np.ndarray) -> np.ndarray:
         squares = sr_squares[:, None] - 2.0 * (sr @ hr.T) + np.sum(hr**2, axis=1)
         smallest = np.minimum(smallest, squares.min(axis=1))
         total += squares.sum(axis=1)
-    return smallest / (total - smallest)
+    others = total - smallest
+    return np.divide(smallest, others, out=np.zeros(len(sr)), where=others > 0)

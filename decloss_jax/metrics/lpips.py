@@ -77,12 +77,17 @@ def lpips_each(
 
     Yields:
         The value of each image, in order.
+
+    Raises:
+        UserError: other shapes or dtypes, images too small for the network, an unknown net or scaling.
     """
     trunk, linear = lpips_weights(net)
     shapes = shared_shapes(hr.shape[:2] for hr in hr_images)
     padded = {shape for size, shape in shapes.items() if size != shape}
     for sr, hr in zip(sr_images, hr_images, strict=True):
         checks.check_same_shape("sr", sr, "hr", hr)
+        for name, image in (("sr", sr), ("hr", hr)):
+            checks.check_uint8_image(name, image)
         check_size(net, hr.shape[:2])
         shape = shapes[hr.shape[:2]]
         valid = np.asarray([hr.shape[:2]]) if shape in padded else None

@@ -17,6 +17,7 @@ from decloss_jax import checkpoint, checks, console, parallel
 from decloss_jax.models import VGGDiscriminator, build_model
 from decloss_jax.training.adversary import draw_variables
 from decloss_jax.weights import describe, load_generator
+from decloss_jax.weights.generators import ASSUMED
 
 
 @flax.struct.dataclass
@@ -61,10 +62,11 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
     """Returns the parameters with which the run begins, one copy on each device of the mesh.
 
     Drawn from the seed, or taken from `config.init_from`: a workdir (the end of its stage 1 where it has one)
-    or a file of weights.
+    or a file of weights. Of a file that does not say EDSR's residual scale, `config.model.res_scale` does.
 
     Raises:
-        UserError: weights that do not fit the model; the message names the first that does not.
+        UserError: weights that do not fit the model; the message names the first that does not, or the
+            attribute that differs.
     """
     draw = functools.partial(draw_params, model, config.seed)
     source = config.init_from
@@ -73,22 +75,28 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
     if Path(source).is_dir():
         stage = "pretrain" if "pretrain" in checkpoint.trained_stages(Path(source)) else None
         saved_config, params, description = checkpoint.load_generator(source, stage=stage)
-        check_same_network(source, build_model(saved_config["model"]), model)
+        theirs = build_model(saved_config["model"])
         origin = f"{source}, {description['stage']}, step {description['step']}"
     else:
-        _, params, description = load_generator(source)
+        theirs, params, description = load_generator(source)
+        if description.get("res_scale_from") == ASSUMED and config.model.res_scale is not None:
+            theirs, params, description = load_generator(source, res_scale=config.model.res_scale)
         origin = describe(description)
+    check_same_network(source, theirs, model)
     check_params(source, params, jax.eval_shape(draw))
     console.say(f"starting from {origin}")
     return jax.device_put(params, parallel.replicated(mesh))
 
 
 def check_same_network(source: str, theirs: nn.Module, ours: nn.Module) -> None:
-    """Raises `UserError` for an attribute that changes what the network computes but no shape: res_scale."""
+    """Raises `UserError` for an attribute that changes what the network computes but no shape: res_scale.
+
+    Networks of different kinds pass: their parameters differ (`check_params`).
+    """
     for name in ("scale", "res_scale"):
         here, there = getattr(ours, name, None), getattr(theirs, name, None)
         checks.check(
-            here == there,
+            here == there or type(ours) is not type(theirs),
             f"init_from {source}",
             expected=f"a network with {name} {here}",
             got=there,

@@ -12,7 +12,13 @@ from decloss_jax import checks, parallel
 from decloss_jax.losses.decloss import decloss_terms
 from decloss_jax.losses.perceptual import CRITERIA, perceptual_loss
 from decloss_jax.losses.pixel import l1_loss
-from decloss_jax.models.features import check_taps, extract_features, last_convolution, normalize_imagenet
+from decloss_jax.models.features import (
+    check_taps,
+    extract_features,
+    last_convolution,
+    normalize_imagenet,
+    valid_sizes,
+)
 from decloss_jax.training.adversary import GAMES
 from decloss_jax.weights.trunks import load_trunk
 
@@ -42,7 +48,8 @@ def build_perceptual(config: Any, mesh: Mesh) -> Term:
     """Returns the perceptual term; reads the weights of its network.
 
     Raises:
-        UserError: weights that are not there, an unknown network, tap or criterion.
+        UserError: weights that are not there, an unknown network, tap or criterion, or crops of which the
+            network's poolings leave no pixel.
     """
     options = config.perceptual
     taps = tuple(options.taps) or (last_convolution(options.network),)
@@ -55,6 +62,16 @@ def build_perceptual(config: Any, mesh: Mesh) -> Term:
         remedy="make perceptual.taps and perceptual.tap_weights equally long",
     )
     check_taps(options.network, taps)
+    empty = [
+        tap for tap, side in valid_sizes(options.network, config.data.crop_size, taps).items() if side < 1
+    ]
+    checks.check(
+        not empty,
+        "data.crop_size",
+        expected=f"enough pixels for {', '.join(empty)} of {options.network}",
+        got=config.data.crop_size,
+        remedy="raise --config.data.crop_size or choose earlier --config.perceptual.taps",
+    )
     checks.look_up(CRITERIA, options.criterion, "perceptual.criterion")
 
     def value(trunk: Any, sr: Array, hr: Array) -> tuple[Array, dict[str, Array]]:

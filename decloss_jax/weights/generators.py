@@ -16,7 +16,13 @@ from decloss_jax.models import MODELS
 from decloss_jax.models.edsr import EDSR
 from decloss_jax.weights import dialects
 from decloss_jax.weights.pickles import Refusal, quote
-from decloss_jax.weights.torch_reader import NOTES, StateDict, read_torch_state, refusals_as_user_errors
+from decloss_jax.weights.torch_reader import (
+    NOTES,
+    StateDict,
+    read_torch_state,
+    refusals_as_user_errors,
+    strip_prefixes,
+)
 from decloss_jax.weights.torch_writer import torch_bytes
 
 TORCH_SUFFIXES = (".pth", ".pt")
@@ -31,6 +37,7 @@ MODEL_ATTRIBUTES = {"edsr": ("res_scale",), "rrdb": ("growth",)}  # beside scale
 # EDSR's residual scale leaves no trace in the weights. Published networks have 0.1 in the large one alone.
 EDSR_LARGE = {"blocks": 32, "features": 256}
 LARGE_RES_SCALE, BASELINE_RES_SCALE = 0.1, 1.0
+ASSUMED = "assumed from the size"  # `res_scale_from` where neither the caller nor the file says it
 
 
 def load_generator(
@@ -123,7 +130,7 @@ def save_generator(path: str | Path, model: dialects.Generator, params: Mapping[
 
 
 def read_safetensors(path: str | Path) -> StateDict:
-    """Reads the tensors and this package's notes from a .safetensors file; wrappers do not occur there.
+    """Reads the tensors and this package's notes from a .safetensors file; prefixes are taken off the keys.
 
     Raises:
         UserError: a damaged file.
@@ -139,7 +146,7 @@ def read_safetensors(path: str | Path) -> StateDict:
                 metadata = content.metadata() or {}
         except SAFETENSORS_ERRORS as error:
             raise Refusal(f"a damaged file ({quote(str(error))})") from error
-    return StateDict(tensors, notes=metadata.get(NOTES, ""))
+        return StateDict(strip_prefixes(tensors), notes=metadata.get(NOTES, ""))
 
 
 def _choose_res_scale(argument: float | None, notes: str, attributes: Mapping[str, int]) -> tuple[float, str]:
@@ -149,7 +156,7 @@ def _choose_res_scale(argument: float | None, notes: str, attributes: Mapping[st
     if notes:
         return _noted_res_scale(notes), "from the file's notes"
     large = all(attributes[key] == value for key, value in EDSR_LARGE.items())
-    return (LARGE_RES_SCALE if large else BASELINE_RES_SCALE), "assumed from the size"
+    return (LARGE_RES_SCALE if large else BASELINE_RES_SCALE), ASSUMED
 
 
 def _noted_res_scale(notes: str) -> float:

@@ -10,10 +10,10 @@ import math
 import mmap
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -39,10 +39,13 @@ ZIP_ERRORS = (
     OSError,
 )
 
-# Where trainers put the state dict, in the order of preference; then prefixes that they put before every key.
+# Where trainers put the state dict, in the order of preference; then prefixes that they, or who
+# flattens the wrappers away, put before every key ("model." is a layer's own name in old ESRGAN).
 WRAPPERS = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
-PREFIXES = ("module.", "netG.")
+PREFIXES = ("module.", "netG.", "state_dict.", "params_ema.", "params.")
+PREFIX_LIMIT = 8  # before one key, as the time grows with the square of their number
 
+Value = TypeVar("Value")
 ReadStorage = Callable[[Storage], bytes]
 
 
@@ -58,8 +61,8 @@ class StateDict:
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     """Reads the tensors of a state dict that `torch.save` wrote, in the zip or the legacy format.
 
-    Wrappers (`params_ema`, `state_dict` ...) are taken off, as are `module.` and `netG.` before the keys;
-    what is not a tensor (an epoch, a version) is left out.
+    Wrappers (`params_ema`, `state_dict` ...) are taken off, as are `PREFIXES` before the keys; what is not a
+    tensor (an epoch, a version) is left out.
 
     Args:
         path: the file.
@@ -80,7 +83,8 @@ def read_torch_state(path: str | Path) -> StateDict:
         file.seek(0)
         magic = file.read(len(ZIP_MAGIC))
         file.seek(0)
-        with _open_zip(file) if magic == ZIP_MAGIC else _open_legacy(file) as (content, read_storage):
+        opened = _open_zip(file, file_size) if magic == ZIP_MAGIC else _open_legacy(file)
+        with opened as (content, read_storage):
             tensors, wrapper = _select_tensors(content)
             arrays = _materialise(tensors, read_storage, file_size)
             notes = content.get(NOTES)
@@ -99,7 +103,7 @@ def refusals_as_user_errors(path: str | Path, expected: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _open_zip(file: BinaryIO) -> Iterator[tuple[Any, ReadStorage]]:
+def _open_zip(file: BinaryIO, file_size: int) -> Iterator[tuple[Any, ReadStorage]]:
     _check_directory(file)
     with _zip_refusals():
         archive = zipfile.ZipFile(file)
@@ -117,6 +121,8 @@ def _open_zip(file: BinaryIO) -> Iterator[tuple[Any, ReadStorage]]:
             raise Refusal(f"a zip archive without its entry {quote(name)}")
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
             raise Refusal("a compressed zip archive, which torch never writes", STATE_DICT_ONLY)
+        if entry.file_size > file_size:  # a read sets aside the memory that it is asked for
+            raise Refusal(f"a zip archive whose entry {quote(name)} is larger than the file")
         with _zip_refusals():
             return archive.read(entry)
 
@@ -213,9 +219,21 @@ def _select_tensors(content: Any) -> tuple[dict[str, Tensor], str]:
     if not tensors or not all(isinstance(key, str) for key in tensors):
         found = ", ".join(quote(str(key)) for key in list(content)[:4]) or "nothing"
         raise Refusal(f"a dictionary without named tensors (it holds {found})", STATE_DICT_ONLY)
-    while prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in tensors)), None):
-        tensors = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
-    return tensors, ".".join(wrappers)
+    return strip_prefixes(tensors), ".".join(wrappers)
+
+
+def strip_prefixes(tensors: Mapping[str, Value]) -> dict[str, Value]:
+    """Takes off the `PREFIXES` that all keys have.
+
+    Raises:
+        Refusal: more than `PREFIX_LIMIT` of them.
+    """
+    for _ in range(PREFIX_LIMIT + 1):
+        prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in tensors)), None)
+        if prefix is None or not tensors:
+            return dict(tensors)
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    raise Refusal(f"keys with more than {PREFIX_LIMIT} prefixes", STATE_DICT_ONLY)
 
 
 def _materialise(

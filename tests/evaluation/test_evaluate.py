@@ -12,6 +12,8 @@ from PIL import Image
 
 from decloss_jax import evaluation
 from decloss_jax.checks import UserError
+from decloss_jax.compare_torch import torch_losses
+from decloss_jax.compare_torch.inputs import to_torch
 from decloss_jax.evaluation.conventions import CONVENTIONS, choose_protocol
 from decloss_jax.evaluation.methods import Method, load_methods
 from decloss_jax.evaluation.output import folder_that_appears
@@ -20,6 +22,7 @@ from decloss_jax.models import EDSR
 from decloss_jax.ops.quantize import to_uint8
 from decloss_jax.ops.resize import bicubic_downscale, bicubic_upscale
 from decloss_jax.weights import save_generator
+from decloss_jax.weights.trunks import load_lpips_linear, load_trunk
 
 FIDELITY = ("psnr_rgb", "psnr_y", "ssim_rgb", "ssim_y")
 
@@ -85,7 +88,7 @@ def test_run_writes_what_it_measures(small_set, tmp_path):
     assert float(rows[1]["ssim_rgb"]) == ssim(srs[1], hrs[1], crop_border=4, channel="rgb")
 
     summary = json.loads((out / "summary.json").read_text())
-    assert list(summary) == ["method", "conventions", "versions", "datasets"]
+    assert list(summary) == ["method", "loaded", "conventions", "versions", "datasets"]
     assert summary["method"] == "bicubic"
     assert summary["conventions"]["crop_border"] == 4
     assert summary["versions"]["weights"]["lpips_alex"].startswith("443c5bc3")
@@ -100,6 +103,28 @@ def test_run_writes_what_it_measures(small_set, tmp_path):
     assert "psnr_y \u2191 dB" in page
     assert page.count("data:image/png;base64,") == 3 * 2
     assert 'href="sr/Small/image_0.png"' in page
+
+
+def test_paper_conventions_feed_vgg_with_0_to_255_and_cut_no_border(small_set, tmp_path):
+    protocol = choose_protocol("paper", scale=4)
+    evaluation.run(load_methods(names=["bicubic"]), [str(small_set)], tmp_path / "out", protocol)
+    weights = {"weights": load_trunk("vgg16"), "linear": load_lpips_linear("vgg16")}
+    expected = {"psnr_rgb": [], "lpips_vgg_unscaled": []}
+    for i in range(3):
+        pair = (
+            read(tmp_path / "out" / "sr" / "Small" / f"image_{i}.png"),
+            read(small_set / "HR" / f"image_{i}.png"),
+        )
+        error = np.mean(np.square(np.subtract(*pair, dtype=np.float64)))
+        expected["psnr_rgb"].append(10 * np.log10(255**2 / error))
+        # The official network maps x to 2 x - 1, so that it sees 0..255.
+        unscaled = [to_torch((image[None].astype(np.float32) + 1) / 2) for image in pair]
+        value = torch_losses.lpips(*unscaled, network="vgg16", **weights)
+        expected["lpips_vgg_unscaled"].append(value.item())
+    with (tmp_path / "out" / "rows.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name, values in expected.items():
+        np.testing.assert_allclose([float(row[name]) for row in rows], values, rtol=1e-4)
 
 
 def test_run_makes_lr_images_where_there_are_none(tmp_path):
@@ -245,6 +270,15 @@ def test_run_writes_the_infinite_psnr_of_equal_images(tmp_path):
     assert "<td>inf</td>" in (out / "report.html").read_text()
 
 
+def test_run_writes_the_infinite_icoo_of_a_flat_image(tmp_path):
+    (tmp_path / "Set" / "HR").mkdir(parents=True)
+    Image.fromarray(np.full((48, 48, 3), 77, np.uint8)).save(tmp_path / "Set" / "HR" / "flat.png")
+    protocol = choose_protocol("basicsr", scale=4, metrics=["icoo"])
+    evaluation.run(load_methods(names=["bicubic"]), [str(tmp_path / "Set")], tmp_path / "out", protocol)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["datasets"]["Set"] == {"images": 1, "icoo": "inf"}
+
+
 @pytest.mark.parametrize("roots", [["", "x"], ["x", ""], [" "]])
 def test_run_refuses_an_empty_entry_of_data(tmp_path, monkeypatch, roots):
     write_set(tmp_path / "here", [(32, 32)])
@@ -355,9 +389,24 @@ def test_evaluate_prints_the_table_with_its_conventions(small_set, tmp_path):
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["conventions"]["crop_border"] == 2
 
 
+def test_evaluate_says_what_it_loaded_and_takes_a_res_scale(small_set, weights_file, tmp_path):
+    result = run(
+        "evaluate.py", "--weights", weights_file[0], "--res-scale", "0.1", "--data", small_set,
+        "--out", tmp_path / "out", "--metrics", "psnr",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert (
+        "tiny.safetensors: BasicSR EDSR x4, 1 blocks, 4 features, res_scale 0.1 (as given)" in result.stderr
+    )
+    loaded = json.loads((tmp_path / "out" / "summary.json").read_text())["loaded"]
+    assert (loaded["file"], loaded["res_scale"]) == ("tiny.safetensors", 0.1)
+    assert loaded["res_scale_from"] == "as given"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--method", "bicubic", "--res-scale", "0.1", "--data", "nowhere", "--out", "x"], "--res-scale"),
         (["--method", "bicubic", "--data", "nowhere", "--out", "x"], "no such folder"),
         (["--method", "bicubic", "--data", "photographs"], "--out"),
         (["--workdir", "y", "--stage", "all", "--data", "nowhere", "--out", "x"], "workdir y"),

@@ -25,13 +25,19 @@ def score_by_loops(sr_patches, hr_patches):
     for s in sr_patches:
         distances = [np.mean((s.astype(float) - y.astype(float)) ** 2) for y in hr_patches]
         k = int(np.argmin(distances))
-        scores.append(distances[k] / sum(d for j, d in enumerate(distances) if j != k))
+        others = sum(d for j, d in enumerate(distances) if j != k)
+        scores.append(distances[k] / others if others else 0.0)
     return scores
 
 
+def flat_images(sizes=SIZES):
+    return [np.full((*size, 3), 77, np.uint8) for size in sizes]
+
+
+@pytest.mark.parametrize("flat", [0, 1])
 @pytest.mark.parametrize("pool", ["dataset", "image"])
-def test_icoo_equals_loops(pool):
-    sr, hr = images(0), images(1)
+def test_icoo_equals_loops(pool, flat):
+    sr, hr = flat_images()[:flat] + images(0)[flat:], flat_images()[:flat] + images(1)[flat:]
     values = []
     for sr_round, hr_round in zip(*cut_mini_patches(sr, hr, seed=5, rounds=2), strict=True):
         if pool == "dataset":
@@ -41,6 +47,12 @@ def test_icoo_equals_loops(pool):
             own = [score_by_loops(s, y) for s, y in zip(sr_round, hr_round, strict=True)]
             values.append(-10 * math.log10(np.mean(own)))
     assert icoo(sr, hr, seed=5, rounds=2, pool=pool) == pytest.approx(np.mean(values), abs=1e-10)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("pool", ["dataset", "image"])
+def test_icoo_of_equal_flat_images_is_infinite(pool):
+    assert icoo(flat_images(), flat_images(), seed=0, rounds=2, pool=pool) == math.inf
 
 
 def test_ratios_in_chunks_equal_one_matrix():

@@ -8,7 +8,8 @@ import pytest
 from decloss_jax.checks import UserError
 from decloss_jax.metrics import lpips, lpips_each
 from decloss_jax.metrics.feature_distance import lpips_distance, unit_norm
-from decloss_jax.metrics.lpips import lpips_padded
+from decloss_jax.metrics.lpips import lpips_padded, lpips_weights
+from decloss_jax.ops.padding import pad_to
 
 CASES = [
     ("alex", "official", "lpips_alex"),
@@ -54,6 +55,34 @@ def test_lpips_each_of_mixed_sizes_equals_lpips_in_few_shapes(golden):
     for i in padded[:1]:
         alone = lpips(*(to_floats([image]) for image in pairs[i]), net="alex")
         assert values[i] == pytest.approx(float(alone[0]), abs=1e-6)
+
+
+@pytest.mark.parametrize("scaling", ["official", "unscaled_255"])
+def test_lpips_padded_with_vgg_equals_lpips_of_the_images_alone(golden, scaling):
+    sizes = ((33, 40), (41, 35))
+    pairs = [
+        [golden[f"{name}_{which}"][:height, :width] for which in ("sr", "hr")]
+        for name, (height, width) in zip(NAMES, sizes, strict=False)
+    ]
+    padded = [np.stack([pad_to(image, (48, 44)) for image in images]) for images in zip(*pairs, strict=True)]
+    values = lpips_padded(*lpips_weights("vgg"), *padded, np.asarray(sizes), net="vgg", scaling=scaling)
+    alone = [lpips(*(to_floats([image]) for image in pair), net="vgg", scaling=scaling)[0] for pair in pairs]
+    np.testing.assert_allclose(values, alone, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda image: image / 255, "float64 of shape"),
+        (lambda image: image.astype(np.int64), "int64 of shape"),
+        (lambda image: image[None], r"shape \[1, 40, 40, 3\]"),
+        (lambda image: image[..., :1], r"shape \[40, 40, 1\]"),
+    ],
+)
+def test_lpips_each_refuses_other_images_than_uint8(change, got):
+    sr, hr = (change(random_images((40, 40), seed=seed)[0]) for seed in (0, 1))
+    with pytest.raises(UserError, match=f"sr: expected uint8 of shape .* got .*{got}"):
+        list(lpips_each([sr], [hr], net="alex"))
 
 
 def test_lpips_gradient_at_equal_inputs_is_finite():

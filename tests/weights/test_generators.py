@@ -131,6 +131,28 @@ def test_load_generator_reads_safetensors_that_torch_wrote(tmp_path):
     check_same_images(model, params, network.float())
 
 
+@pytest.mark.parametrize("prefix", ["module.", "params.", "params_ema.", "state_dict.netG.module."])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_load_generator_takes_prefixes_off(tmp_path, suffix, prefix):
+    from safetensors.torch import save_file
+
+    state = foreign("EDSR-PyTorch").state_dict()
+    save = save_file if suffix == ".safetensors" else torch.save
+    save({f"{prefix}{key}": value for key, value in state.items()}, tmp_path / f"w{suffix}")
+    torch.save(state, tmp_path / "plain.pth")
+    check_equal_trees(load_generator(tmp_path / f"w{suffix}")[1], load_generator(tmp_path / "plain.pth")[1])
+
+
+def test_load_generator_leaves_the_prefix_that_only_some_keys_have(tmp_path):
+    from safetensors.torch import save_file
+
+    state = foreign("EDSR-PyTorch").state_dict()
+    mixed = {f"module.{key}" if key.startswith("head") else key: value for key, value in state.items()}
+    save_file(mixed, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"EDSR-PyTorch without 'head\.0\.weight'"):
+        load_generator(tmp_path / "w.safetensors")
+
+
 # --------------------------------------------------------------------------------------------- res_scale
 
 
@@ -356,6 +378,12 @@ def safetensors_file(header: bytes, content: bytes = b"") -> bytes:
 def test_load_generator_refuses_damaged_safetensors(tmp_path, content):
     (tmp_path / "w.safetensors").write_bytes(content)
     with pytest.raises(UserError, match=r"w\.safetensors: expected weights"):
+        load_generator(tmp_path / "w.safetensors")
+
+
+def test_load_generator_refuses_safetensors_without_tensors(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(safetensors_file(b"{}"))
+    with pytest.raises(UserError, match="a network that is not known here"):
         load_generator(tmp_path / "w.safetensors")
 
 

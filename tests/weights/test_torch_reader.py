@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import struct
 import zipfile
 from collections import OrderedDict
@@ -114,6 +115,15 @@ def test_read_torch_takes_wrappers_prefixes_and_extras_off(tmp_path, wrap, wrapp
     found = torch_reader.read_torch_state(tmp_path / "w.pth")
     check_equal(found.tensors, state)
     assert found.wrapper == wrappers
+
+
+def test_read_torch_refuses_countless_prefixes(tmp_path):
+    state = {"a": torch.arange(4.0)}
+    torch.save({f"{'module.' * 8}{key}": value for key, value in state.items()}, tmp_path / "w.pth")
+    check_equal(read_torch(tmp_path / "w.pth"), state)
+    torch.save({f"{'netG.module.' * 1000}{key}": value for key, value in state.items()}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="keys with more than 8 prefixes"):
+        read_torch(tmp_path / "w.pth")
 
 
 def test_read_torch_passes_over_the_state_of_an_optimizer(tmp_path):
@@ -313,6 +323,15 @@ def test_read_torch_refuses_archives_of_countless_entries(tmp_path):
     entries = {f"archive/{index:>090}": b"" for index in range(40_000)}
     with pytest.raises(UserError, match="too many entries"):
         read_torch(write(tmp_path / "w.pth", zip_file(pickled_tensor(), entries)))
+
+
+@pytest.mark.parametrize(("name", "entry"), [("data.pkl", 0), ("data/0", 1)])
+def test_read_torch_refuses_entries_larger_than_the_file(tmp_path, name, entry):
+    content = bytearray(zip_file(pickled_tensor(), {"archive/data/0": FOUR}))
+    places = [match.start() for match in re.finditer(b"PK\x01\x02", content)]  # of the directory's entries
+    content[places[entry] + 20 : places[entry] + 28] = struct.pack("<II", 0x70000000, 0x70000000)
+    with pytest.raises(UserError, match=f"whose entry '{name}' is larger than the file"):
+        read_torch(write(tmp_path / "w.pth", bytes(content)))
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
