@@ -34,6 +34,25 @@ def positive_radius(threshold_db: float, *, max_value: float) -> float:
     return max_value * 10.0 ** (-threshold_db / 20)
 
 
+def centred(vectors: Array, count: int, *, max_value: float) -> Array:
+    """Shifts all vectors alike, to about mean 0: distances stay, lengths and with them rounding get smaller.
+
+    The mask's last bits hang on the shift, and devices that share the vectors sum them in different orders.
+    So the mean is taken in whole steps of MAX / 256: such sums, and products with a step, are exact.
+
+    Args:
+        vectors: [...,D]; besides `count` of them only zero vectors.
+        count: how many the mean is of, above 0; `count` times a mean value fits 2^23 MAX.
+        max_value: MAX, the largest pixel value.
+
+    Returns:
+        [...,D], with means within 1.5 steps of 0.
+    """
+    step = max_value / 256
+    steps = jnp.round(vectors / step).astype(jnp.int32)
+    return vectors - (jnp.sum(steps, axis=tuple(range(vectors.ndim - 1))) // count) * step
+
+
 def positive_cuts(detail: Array, radius: float) -> Array:
     """Returns c with: |x_i - x_j| <= radius where x_i . x_j >= c_i + c_j, so that a product decides the mask.
 
