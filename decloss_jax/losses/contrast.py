@@ -33,8 +33,8 @@ LOWEST_TEMPERATURE = 1 / 70
 # here), and enough for products at full speed on several cores. benchmarks/contrast.py compares sizes.
 TILE_SIZE = 512
 
-# Up to here the full matrices stay in the caches and are faster (measured: 0.9 of the time at 1152, 1.25 at
-# 1440) and smaller than what the strips keep beside a tile.
+# Up to here the full matrices stay in the caches and take less time than strips, if more memory
+# (docs/decloss.md).
 FULL_UP_TO = 1280
 
 # Of the products on accelerators; CPUs compute float32 at any of them.
