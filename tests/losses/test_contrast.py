@@ -219,13 +219,25 @@ def test_spatial_contrast_takes_tiny_vectors_for_zero(form):
     assert gradient[0].any()
 
 
-@pytest.mark.parametrize("depth", [192, 768])
+@pytest.mark.parametrize("depth", [3, 192, 768, 3072])
 def test_mask_counts_duplicates_as_positive_at_any_threshold(depth):
     """Flat vectors round worst: the sum of D equal squares drifts in one direction."""
     values = np.linspace(-3.0, 3.0, 48) * np.random.default_rng(depth).uniform(1.0, 1.02, 48)
     hr = np.repeat(np.repeat(values, 2)[:, None], depth, axis=1).astype(np.float32)
     _, shares = terms(hr, hr, **{**OPTIONS, "threshold_db": 200.0}, tile_size=20)
     np.testing.assert_allclose(shares["positives"], 2 / 96, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("depth", "length", "threshold_db", "distance"), [(192, 5.0, 40.0, 0.02), (768, 7.0, 25.0, 0.08)]
+)
+def test_mask_leaves_out_pairs_of_long_vectors_beyond_the_threshold(depth, length, threshold_db, distance):
+    rng = np.random.default_rng(depth)
+    directions = rng.normal(size=(2, 24, depth))
+    there, step = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+    hr = np.concatenate([length * there, length * there + distance * step]).astype(np.float32)
+    _, shares = terms(hr, hr, **{**OPTIONS, "threshold_db": threshold_db}, tile_size=20)
+    np.testing.assert_allclose(shares["positives"], 1 / 48, rtol=1e-6)
 
 
 def test_mask_equals_float64_where_lengths_differ():
