@@ -12,9 +12,10 @@ times the number of devices): 2 m T T floats, the largest thing ever held. Strip
    work: C = (w_ij + w_ji) E_sr_ij serves both tiles, C u^_j for the row and C^T u^_i for the column.
 
 A product of [P,D] with [D,P] is needed once for S_sr, S_hr and the mask, once for the HR part and once (twice
-a half) for the SR part of the gradient: 5, with nothing computed again. Two mini-patches whose details differ
-in length by more than the mask's radius cannot be positive, so for tiles of mini-patches sorted by that
-length most of the mask's product is left out as well.
+a half) for the SR part of the gradient: 5, with nothing computed again. With k devices the SR part is 2 - 1/k
+products in all, as a pair of tiles on two devices is one product for each. Two mini-patches whose details
+differ in length by more than the mask's radius cannot be positive, so for tiles of mini-patches sorted by
+that length most of the mask's product is left out as well.
 """
 
 import functools
