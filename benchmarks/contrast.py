@@ -41,7 +41,9 @@ from decloss_jax.ops.resize import bicubic_upscale
 QUICK = flags.DEFINE_bool("quick", False, "P = 1152 and 2304 only, three rounds: whether it runs at all.")
 ONLY = flags.DEFINE_list("only", [], "Sizes P to measure again; the others stay as OUT.json has them.")
 OUT = flags.DEFINE_string("out", "benchmarks/results/contrast", "Path of the results, without suffix.")
-ONCE = flags.DEFINE_string("once", "", "FORM:P:p, print what one call of a form takes and leave (internal).")
+ONCE = flags.DEFINE_string(
+    "once", "", "FORM:P:p, print what the first calls of a form take and leave (internal)."
+)
 
 CROP, SCALE = 192, 4  # Sec. 5.1
 SIZES = ((1152, 8), (2304, 8), (4608, 8), (9216, 8), (18_432, 8), (73_728, 4))  # P and p; D = 3 p p
@@ -67,13 +69,24 @@ def main(arguments: list[str]) -> None:
             size_rows, size_peak = compare(patches, patch_size)
             rows += size_rows
             peak = max(peak, size_peak)
+            save(out, rows, peak)
     for patches, patch_size in () if QUICK.value else ALONE:
         if patches in chosen:
             rows.append(run_alone(patches, patch_size))
+            save(out, rows, peak)
+    record = save(out, rows, peak, compare_tiles(1152 if QUICK.value else 4608))
+    plot(record, out.with_suffix(".png"))
+    print(table(record))
+
+
+def save(
+    out: Path, rows: list[dict[str, Any]], peak: float, tiles: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Writes what is measured so far, with what follows from it, to OUT.json; returns it."""
     rows.sort(key=lambda row: (-row["depth"], row["patches"]))
     for row in rows:
         add_shares(row, peak)
-        if row["form"] in COMPILED:
+        if row["form"] in COMPILED and "temporaries_mib" not in row:
             row["temporaries_mib"] = temporaries_mib(COMPILED[row["form"]], row["patches"], row["depth"])
     record = {
         "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
@@ -81,14 +94,13 @@ def main(arguments: list[str]) -> None:
         "quick": QUICK.value,
         "peak_gflops": peak / 1e9,
         "rows": rows,
-        "tiles": compare_tiles(1152 if QUICK.value else 4608),
+        "tiles": tiles,
         "exponents": {form: exponents(rows, form) for form in FORMS},
         "single_pixels": cost_of_single_pixels(rows),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    plot(record, out.with_suffix(".png"))
-    print(table(record))
+    return record
 
 
 def measured_before(out: Path, chosen: list[int]) -> tuple[list[dict[str, Any]], float]:
@@ -155,8 +167,10 @@ def compare(patches: int, patch_size: int) -> tuple[list[dict[str, Any]], float]
                     call()  # not counted: caches and threads are not to depend on who came before
                 rows[name]["seconds"].append(seconds_of(call))
     for name in measured:
-        memory = in_own_process(name, patches, patch_size)["memory_mib"]
-        rows[name] |= summary(rows[name]["seconds"]) | {"memory_mib": memory}
+        alone = in_own_process(name, patches, patch_size)
+        rows[name] |= summary(rows[name]["seconds"]) | {"memory_mib": alone.get("memory_mib")}
+        if "failed" in alone:
+            rows[name]["memory_failed"] = alone["failed"]
         print(f"P = {patches}, {name}: {rows[name]['median']:.4g} s", flush=True)
     return list(rows.values()), max(peaks)
 
@@ -171,9 +185,11 @@ def run_alone(patches: int, patch_size: int) -> dict[str, Any]:
         "depth": hr.shape[1],
         "mask_share": mask_share(hr, threshold_db),
     }
-    row |= measured | {"seconds": [measured["first_seconds"]]}
-    print(f"P = {patches}, ours alone: {row['first_seconds']:.4g} s", flush=True)
-    return row | summary(row["seconds"])
+    if "failed" in measured:
+        return row | measured
+    row |= measured | {"seconds": [measured["seconds"]]} | summary([measured["seconds"]])
+    print(f"P = {patches}, ours alone: {row['median']:.4g} s", flush=True)
+    return row
 
 
 def compare_tiles(patches: int) -> dict[str, Any]:
@@ -263,16 +279,18 @@ def executed_products(row: dict[str, Any]) -> float:
 
 
 def measure_once(form: str, patches: int, patch_size: int) -> dict[str, float]:
-    """Makes a form, calls it once; returns its seconds with compiling, and the memory it took on top."""
+    """Makes a form, calls it twice; returns the seconds of both calls, and the memory they took on top."""
     vectors = mini_patches(patches, patch_size)
     if form.startswith(("torch", "keops")):
         import torch  # noqa: F401 its libraries are not the form's memory
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before, start = status_mebibytes("VmRSS"), time.perf_counter()
-    loss, _ = FORMS[form].make(*vectors)()
+    call = FORMS[form].make(*vectors)
+    loss, _ = call()
     return {
         "loss": float(loss),
         "first_seconds": time.perf_counter() - start,
+        "seconds": seconds_of(call),
         "memory_mib": status_mebibytes("VmHWM") - before,
     }
 
@@ -285,10 +303,12 @@ def status_mebibytes(field: str) -> float:
 
 
 def in_own_process(form: str, patches: int, patch_size: int) -> dict[str, Any]:
-    """Runs `measure_once` in a new process; without values when that dies."""
+    """Runs `measure_once` in a new process; {"failed": how, with the end of its errors} when that dies."""
     command = [sys.executable, __file__, f"--once={form}:{patches}:{patch_size}"]
     done = subprocess.run(command, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"memory_mib": None}
+    if done.returncode != 0:
+        return {"failed": f"exit code {done.returncode}: {done.stderr[-500:]}"}
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def exponents(rows: list[dict[str, Any]], form: str) -> dict[str, float] | None:
@@ -314,7 +334,7 @@ def exponents(rows: list[dict[str, Any]], form: str) -> dict[str, float] | None:
 def cost_of_single_pixels(rows: list[dict[str, Any]]) -> dict[str, float] | None:
     """What p = 1 at batch 32 costs here: P = 1,179,648, from the rate measured at one crop."""
     patches, depth = SMALLEST_PATCHES[0], 3
-    measured = [row for row in rows if (row["patches"], row["depth"]) == (patches, depth)]
+    measured = [row for row in rows if (row["patches"], row["depth"]) == (patches, depth) and "median" in row]
     if not measured:
         return None
     rate = patches**2 / measured[0]["median"]
@@ -335,7 +355,11 @@ def versions(*names: str) -> dict[str, str]:
 
 def table(record: dict[str, Any]) -> str:
     """The rows as Markdown; ratios are against the strips of the same size."""
-    base = {(row["patches"], row["depth"]): row["median"] for row in record["rows"] if row["form"] == "ours"}
+    base = {
+        (row["patches"], row["depth"]): row["median"]
+        for row in record["rows"]
+        if row["form"] == "ours" and "median" in row
+    }
     lines = [
         "| P | D | form | seconds (fastest to slowest of n) | against ours | memory MiB | temporaries MiB "
         "| products at peak | share of peak |",
@@ -359,31 +383,33 @@ def table(record: dict[str, Any]) -> str:
 
 
 def plot(record: dict[str, Any], path: Path) -> None:
-    """Time and memory against P, with the slopes expected of strips."""
+    """Time and the compiled function's temporaries against P, with the fitted powers of P at D = 192."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for axis, field, slope, label in (
-        (axes[0], "median", 2, "seconds, loss and gradient"),
-        (axes[1], "memory_mib", 1, "peak memory, MiB"),
+    for axis, field, label in (
+        (axes[0], "median", "seconds, loss and gradient"),
+        (axes[1], "temporaries_mib", "temporaries, MiB"),
     ):
         for index, form in enumerate(FORMS):
             rows = [row for row in record["rows"] if row["form"] == form and row.get(field)]
-            for depth, marker in ((192, "o-"), (48, "s"), (12, "^"), (3, "v")):
+            for depth, marker in ((192, "o"), (48, "s"), (12, "^"), (3, "v")):
                 points = [(row["patches"], row[field]) for row in rows if row["depth"] == depth]
                 name = form if depth == 192 else f"{form}, D = {depth}"
                 if points:
                     axis.plot(*zip(*points, strict=True), marker, color=f"C{index}", label=name, markersize=5)
-        first = next(row for row in record["rows"] if row["form"] == "ours")
-        line = np.array(sorted({row["patches"] for row in record["rows"]}), float)
-        guide = first[field] * (line / first["patches"]) ** slope
-        axis.plot(line, guide, ":", color="gray", label=f"P^{slope}")
+            power = (record["exponents"][form] or {}).get(field)
+            fitted = [row for row in rows if row["depth"] == 192 and row["patches"] > FULL_UP_TO]
+            if power and fitted:
+                patches, values = (np.array([row[key] for row in fitted]) for key in ("patches", field))
+                fit = np.exp(np.mean(np.log(values / patches**power))) * patches**power
+                axis.plot(patches, fit, "-", color=f"C{index}", label=f"P^{power:.2f}")
         axis.set(xscale="log", yscale="log", xlabel="mini-patches P (D = 192 where not named)", ylabel=label)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
+        axis.legend(fontsize=7)
     figure.savefig(path, dpi=120)
 
 
