@@ -11,6 +11,8 @@ machine does hits all of them; the matrix-product peak is measured in between. P
 process of its own for each form. The first call, which compiles, is not counted, but recorded.
 """
 
+import datetime
+import functools
 import importlib.metadata
 import json
 import math
@@ -63,36 +65,31 @@ def main(arguments: list[str]) -> None:
     out = Path(OUT.value)
     sizes = SIZES[:2] if QUICK.value else SIZES
     chosen = [int(size) for size in ONLY.value] or [patches for patches, _ in (*sizes, *ALONE)]
-    rows, peak = measured_before(out, chosen) if ONLY.value else ([], 0.0)
+    rows = measured_before(out, chosen) if ONLY.value else []
     for patches, patch_size in sizes:
         if patches in chosen:
-            size_rows, size_peak = compare(patches, patch_size)
-            rows += size_rows
-            peak = max(peak, size_peak)
-            save(out, rows, peak)
+            rows += compare(patches, patch_size)
+            save(out, rows)
     for patches, patch_size in () if QUICK.value else ALONE:
         if patches in chosen:
             rows.append(run_alone(patches, patch_size))
-            save(out, rows, peak)
-    record = save(out, rows, peak, compare_tiles(1152 if QUICK.value else 4608))
+            save(out, rows)
+    record = save(out, rows, compare_tiles(1152 if QUICK.value else 4608))
     plot(record, out.with_suffix(".png"))
     print(table(record))
 
 
-def save(
-    out: Path, rows: list[dict[str, Any]], peak: float, tiles: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def save(out: Path, rows: list[dict[str, Any]], tiles: dict[str, Any] | None = None) -> dict[str, Any]:
     """Writes what is measured so far, with what follows from it, to OUT.json; returns it."""
     rows.sort(key=lambda row: (-row["depth"], row["patches"]))
     for row in rows:
-        add_shares(row, peak)
+        add_shares(row)
         if row["form"] in COMPILED and "temporaries_mib" not in row:
             row["temporaries_mib"] = temporaries_mib(COMPILED[row["form"]], row["patches"], row["depth"])
     record = {
         "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
         "versions": versions("jax", "jaxlib", "torch", "pykeops", "numpy"),
         "quick": QUICK.value,
-        "peak_gflops": peak / 1e9,
         "rows": rows,
         "tiles": tiles,
         "exponents": {form: exponents(rows, form) for form in FORMS},
@@ -103,11 +100,10 @@ def save(
     return record
 
 
-def measured_before(out: Path, chosen: list[int]) -> tuple[list[dict[str, Any]], float]:
-    """Reads the rows of the other sizes from an earlier run on this machine, and its peak."""
-    record = json.loads(out.with_suffix(".json").read_text())
-    rows = [row for row in record["rows"] if row["patches"] not in chosen]
-    return rows, 1e9 * record["peak_gflops"]
+def measured_before(out: Path, chosen: list[int]) -> list[dict[str, Any]]:
+    """Reads the rows of the other sizes from an earlier run on this machine."""
+    rows = json.loads(out.with_suffix(".json").read_text())["rows"]
+    return [row for row in rows if row["patches"] not in chosen]
 
 
 def mini_patches(patches: int, patch_size: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -131,8 +127,8 @@ def mini_patches(patches: int, patch_size: int) -> tuple[np.ndarray, np.ndarray,
     return vectors[0], vectors[1], 25 + 20 * math.log10(8 / patch_size)
 
 
-def compare(patches: int, patch_size: int) -> tuple[list[dict[str, Any]], float]:
-    """Times all forms that can run at one size, in turns; returns their rows and the peak in operations/s."""
+def compare(patches: int, patch_size: int) -> list[dict[str, Any]]:
+    """Times all forms that can run at one size, in turns, with the peak in between; returns their rows."""
     sr, hr, threshold_db = mini_patches(patches, patch_size)
     measured: dict[str, Measured] = {}
     rows: dict[str, dict[str, Any]] = {}
@@ -160,7 +156,7 @@ def compare(patches: int, patch_size: int) -> tuple[list[dict[str, Any]], float]
     rounds = {name: rounds_for(seconds_of(call)) for name, call in measured.items()}
     peaks = []
     for turn in range(max(rounds.values())):
-        peaks += [2 * size**3 / seconds_of(call) for size, call in products().items()]
+        peaks.append(peak_gflops())
         for name, call in measured.items():
             if turn < rounds[name]:
                 if rounds[name] > SLOW_ROUNDS:
@@ -169,10 +165,11 @@ def compare(patches: int, patch_size: int) -> tuple[list[dict[str, Any]], float]
     for name in measured:
         alone = in_own_process(name, patches, patch_size)
         rows[name] |= summary(rows[name]["seconds"]) | {"memory_mib": alone.get("memory_mib")}
+        rows[name] |= {"peak_gflops": max(peaks), "date": today()}
         if "failed" in alone:
             rows[name]["memory_failed"] = alone["failed"]
         print(f"P = {patches}, {name}: {rows[name]['median']:.4g} s", flush=True)
-    return list(rows.values()), max(peaks)
+    return list(rows.values())
 
 
 def run_alone(patches: int, patch_size: int) -> dict[str, Any]:
@@ -184,6 +181,8 @@ def run_alone(patches: int, patch_size: int) -> dict[str, Any]:
         "patches": patches,
         "depth": hr.shape[1],
         "mask_share": mask_share(hr, threshold_db),
+        "peak_gflops": max(peak_gflops() for _ in range(SLOW_ROUNDS)),
+        "date": today(),
     }
     if "failed" in measured:
         return row | measured
@@ -232,6 +231,12 @@ def rounds_for(seconds: float) -> int:
     )
 
 
+def peak_gflops() -> float:
+    """Measures the rate of the fastest square product."""
+    return max(2 * size**3 / seconds_of(call) for size, call in products().items()) / 1e9
+
+
+@functools.cache
 def products() -> dict[int, Callable[[], Any]]:
     """Square float32 products of each peak size, compiled."""
     import jax
@@ -259,11 +264,11 @@ def summary(seconds: list[float]) -> dict[str, float]:
     return {"median": statistics.median(seconds), "fastest": min(seconds), "slowest": max(seconds)}
 
 
-def add_shares(row: dict[str, Any], peak: float) -> None:
-    """Adds how many products at peak the time would have sufficed for, and the share of the peak reached."""
+def add_shares(row: dict[str, Any]) -> None:
+    """Adds how many products at the peak of its run the time would have sufficed for, and the share of it."""
     if "median" not in row:
         return
-    one_product = 2 * row["patches"] ** 2 * row["depth"] / peak
+    one_product = 2 * row["patches"] ** 2 * row["depth"] / (1e9 * row["peak_gflops"])
     row["products_at_peak"] = row["median"] / one_product
     row["share_of_peak"] = executed_products(row) / row["products_at_peak"]
 
@@ -340,6 +345,10 @@ def cost_of_single_pixels(rows: list[dict[str, Any]]) -> dict[str, float] | None
     rate = patches**2 / measured[0]["median"]
     pairs = (32 * CROP * CROP) ** 2
     return {"pairs": pairs, "pairs_per_second": rate, "hours": pairs / rate / 3600}
+
+
+def today() -> str:
+    return datetime.date.today().isoformat()
 
 
 def cpu_model() -> str:
