@@ -11,6 +11,8 @@ machine does hits all of them; the matrix-product peak is measured in between. P
 process of its own for each form. The first call, which compiles, is not counted, but recorded.
 """
 
+import datetime
+import functools
 import importlib.metadata
 import json
 import math
@@ -41,7 +43,9 @@ from decloss_jax.ops.resize import bicubic_upscale
 QUICK = flags.DEFINE_bool("quick", False, "P = 1152 and 2304 only, three rounds: whether it runs at all.")
 ONLY = flags.DEFINE_list("only", [], "Sizes P to measure again; the others stay as OUT.json has them.")
 OUT = flags.DEFINE_string("out", "benchmarks/results/contrast", "Path of the results, without suffix.")
-ONCE = flags.DEFINE_string("once", "", "FORM:P:p, print what one call of a form takes and leave (internal).")
+ONCE = flags.DEFINE_string(
+    "once", "", "FORM:P:p, print what the first calls of a form take and leave (internal)."
+)
 
 CROP, SCALE = 192, 4  # Sec. 5.1
 SIZES = ((1152, 8), (2304, 8), (4608, 8), (9216, 8), (18_432, 8), (73_728, 4))  # P and p; D = 3 p p
@@ -61,41 +65,45 @@ def main(arguments: list[str]) -> None:
     out = Path(OUT.value)
     sizes = SIZES[:2] if QUICK.value else SIZES
     chosen = [int(size) for size in ONLY.value] or [patches for patches, _ in (*sizes, *ALONE)]
-    rows, peak = measured_before(out, chosen) if ONLY.value else ([], 0.0)
+    rows = measured_before(out, chosen) if ONLY.value else []
     for patches, patch_size in sizes:
         if patches in chosen:
-            size_rows, size_peak = compare(patches, patch_size)
-            rows += size_rows
-            peak = max(peak, size_peak)
+            rows += compare(patches, patch_size)
+            save(out, rows)
     for patches, patch_size in () if QUICK.value else ALONE:
         if patches in chosen:
             rows.append(run_alone(patches, patch_size))
+            save(out, rows)
+    record = save(out, rows, compare_tiles(1152 if QUICK.value else 4608))
+    plot(record, out.with_suffix(".png"))
+    print(table(record))
+
+
+def save(out: Path, rows: list[dict[str, Any]], tiles: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Writes what is measured so far, with what follows from it, to OUT.json; returns it."""
     rows.sort(key=lambda row: (-row["depth"], row["patches"]))
     for row in rows:
-        add_shares(row, peak)
-        if row["form"] in COMPILED:
+        add_shares(row)
+        if row["form"] in COMPILED and "temporaries_mib" not in row:
             row["temporaries_mib"] = temporaries_mib(COMPILED[row["form"]], row["patches"], row["depth"])
     record = {
         "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
         "versions": versions("jax", "jaxlib", "torch", "pykeops", "numpy"),
         "quick": QUICK.value,
-        "peak_gflops": peak / 1e9,
         "rows": rows,
-        "tiles": compare_tiles(1152 if QUICK.value else 4608),
+        "tiles": tiles,
         "exponents": {form: exponents(rows, form) for form in FORMS},
         "single_pixels": cost_of_single_pixels(rows),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    plot(record, out.with_suffix(".png"))
-    print(table(record))
+    return record
 
 
-def measured_before(out: Path, chosen: list[int]) -> tuple[list[dict[str, Any]], float]:
-    """Reads the rows of the other sizes from an earlier run on this machine, and its peak."""
-    record = json.loads(out.with_suffix(".json").read_text())
-    rows = [row for row in record["rows"] if row["patches"] not in chosen]
-    return rows, 1e9 * record["peak_gflops"]
+def measured_before(out: Path, chosen: list[int]) -> list[dict[str, Any]]:
+    """Reads the rows of the other sizes from an earlier run on this machine."""
+    rows = json.loads(out.with_suffix(".json").read_text())["rows"]
+    return [row for row in rows if row["patches"] not in chosen]
 
 
 def mini_patches(patches: int, patch_size: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -119,8 +127,8 @@ def mini_patches(patches: int, patch_size: int) -> tuple[np.ndarray, np.ndarray,
     return vectors[0], vectors[1], 25 + 20 * math.log10(8 / patch_size)
 
 
-def compare(patches: int, patch_size: int) -> tuple[list[dict[str, Any]], float]:
-    """Times all forms that can run at one size, in turns; returns their rows and the peak in operations/s."""
+def compare(patches: int, patch_size: int) -> list[dict[str, Any]]:
+    """Times all forms that can run at one size, in turns, with the peak in between; returns their rows."""
     sr, hr, threshold_db = mini_patches(patches, patch_size)
     measured: dict[str, Measured] = {}
     rows: dict[str, dict[str, Any]] = {}
@@ -148,17 +156,20 @@ def compare(patches: int, patch_size: int) -> tuple[list[dict[str, Any]], float]
     rounds = {name: rounds_for(seconds_of(call)) for name, call in measured.items()}
     peaks = []
     for turn in range(max(rounds.values())):
-        peaks += [2 * size**3 / seconds_of(call) for size, call in products().items()]
+        peaks.append(peak_gflops())
         for name, call in measured.items():
             if turn < rounds[name]:
                 if rounds[name] > SLOW_ROUNDS:
                     call()  # not counted: caches and threads are not to depend on who came before
                 rows[name]["seconds"].append(seconds_of(call))
     for name in measured:
-        memory = in_own_process(name, patches, patch_size)["memory_mib"]
-        rows[name] |= summary(rows[name]["seconds"]) | {"memory_mib": memory}
+        alone = in_own_process(name, patches, patch_size)
+        rows[name] |= summary(rows[name]["seconds"]) | {"memory_mib": alone.get("memory_mib")}
+        rows[name] |= {"peak_gflops": max(peaks), "date": today()}
+        if "failed" in alone:
+            rows[name]["memory_failed"] = alone["failed"]
         print(f"P = {patches}, {name}: {rows[name]['median']:.4g} s", flush=True)
-    return list(rows.values()), max(peaks)
+    return list(rows.values())
 
 
 def run_alone(patches: int, patch_size: int) -> dict[str, Any]:
@@ -170,10 +181,14 @@ def run_alone(patches: int, patch_size: int) -> dict[str, Any]:
         "patches": patches,
         "depth": hr.shape[1],
         "mask_share": mask_share(hr, threshold_db),
+        "peak_gflops": max(peak_gflops() for _ in range(SLOW_ROUNDS)),
+        "date": today(),
     }
-    row |= measured | {"seconds": [measured["first_seconds"]]}
-    print(f"P = {patches}, ours alone: {row['first_seconds']:.4g} s", flush=True)
-    return row | summary(row["seconds"])
+    if "failed" in measured:
+        return row | measured
+    row |= measured | {"seconds": [measured["seconds"]]} | summary([measured["seconds"]])
+    print(f"P = {patches}, ours alone: {row['median']:.4g} s", flush=True)
+    return row
 
 
 def compare_tiles(patches: int) -> dict[str, Any]:
@@ -216,6 +231,12 @@ def rounds_for(seconds: float) -> int:
     )
 
 
+def peak_gflops() -> float:
+    """Measures the rate of the fastest square product."""
+    return max(2 * size**3 / seconds_of(call) for size, call in products().items()) / 1e9
+
+
+@functools.cache
 def products() -> dict[int, Callable[[], Any]]:
     """Square float32 products of each peak size, compiled."""
     import jax
@@ -243,11 +264,11 @@ def summary(seconds: list[float]) -> dict[str, float]:
     return {"median": statistics.median(seconds), "fastest": min(seconds), "slowest": max(seconds)}
 
 
-def add_shares(row: dict[str, Any], peak: float) -> None:
-    """Adds how many products at peak the time would have sufficed for, and the share of the peak reached."""
+def add_shares(row: dict[str, Any]) -> None:
+    """Adds how many products at the peak of its run the time would have sufficed for, and the share of it."""
     if "median" not in row:
         return
-    one_product = 2 * row["patches"] ** 2 * row["depth"] / peak
+    one_product = 2 * row["patches"] ** 2 * row["depth"] / (1e9 * row["peak_gflops"])
     row["products_at_peak"] = row["median"] / one_product
     row["share_of_peak"] = executed_products(row) / row["products_at_peak"]
 
@@ -263,16 +284,18 @@ def executed_products(row: dict[str, Any]) -> float:
 
 
 def measure_once(form: str, patches: int, patch_size: int) -> dict[str, float]:
-    """Makes a form, calls it once; returns its seconds with compiling, and the memory it took on top."""
+    """Makes a form, calls it twice; returns the seconds of both calls, and the memory they took on top."""
     vectors = mini_patches(patches, patch_size)
     if form.startswith(("torch", "keops")):
         import torch  # noqa: F401 its libraries are not the form's memory
     Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before, start = status_mebibytes("VmRSS"), time.perf_counter()
-    loss, _ = FORMS[form].make(*vectors)()
+    call = FORMS[form].make(*vectors)
+    loss, _ = call()
     return {
         "loss": float(loss),
         "first_seconds": time.perf_counter() - start,
+        "seconds": seconds_of(call),
         "memory_mib": status_mebibytes("VmHWM") - before,
     }
 
@@ -285,10 +308,12 @@ def status_mebibytes(field: str) -> float:
 
 
 def in_own_process(form: str, patches: int, patch_size: int) -> dict[str, Any]:
-    """Runs `measure_once` in a new process; without values when that dies."""
+    """Runs `measure_once` in a new process; {"failed": how, with the end of its errors} when that dies."""
     command = [sys.executable, __file__, f"--once={form}:{patches}:{patch_size}"]
     done = subprocess.run(command, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {"memory_mib": None}
+    if done.returncode != 0:
+        return {"failed": f"exit code {done.returncode}: {done.stderr[-500:]}"}
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def exponents(rows: list[dict[str, Any]], form: str) -> dict[str, float] | None:
@@ -314,12 +339,16 @@ def exponents(rows: list[dict[str, Any]], form: str) -> dict[str, float] | None:
 def cost_of_single_pixels(rows: list[dict[str, Any]]) -> dict[str, float] | None:
     """What p = 1 at batch 32 costs here: P = 1,179,648, from the rate measured at one crop."""
     patches, depth = SMALLEST_PATCHES[0], 3
-    measured = [row for row in rows if (row["patches"], row["depth"]) == (patches, depth)]
+    measured = [row for row in rows if (row["patches"], row["depth"]) == (patches, depth) and "median" in row]
     if not measured:
         return None
     rate = patches**2 / measured[0]["median"]
     pairs = (32 * CROP * CROP) ** 2
     return {"pairs": pairs, "pairs_per_second": rate, "hours": pairs / rate / 3600}
+
+
+def today() -> str:
+    return datetime.date.today().isoformat()
 
 
 def cpu_model() -> str:
@@ -335,7 +364,11 @@ def versions(*names: str) -> dict[str, str]:
 
 def table(record: dict[str, Any]) -> str:
     """The rows as Markdown; ratios are against the strips of the same size."""
-    base = {(row["patches"], row["depth"]): row["median"] for row in record["rows"] if row["form"] == "ours"}
+    base = {
+        (row["patches"], row["depth"]): row["median"]
+        for row in record["rows"]
+        if row["form"] == "ours" and "median" in row
+    }
     lines = [
         "| P | D | form | seconds (fastest to slowest of n) | against ours | memory MiB | temporaries MiB "
         "| products at peak | share of peak |",
@@ -359,31 +392,33 @@ def table(record: dict[str, Any]) -> str:
 
 
 def plot(record: dict[str, Any], path: Path) -> None:
-    """Time and memory against P, with the slopes expected of strips."""
+    """Time and the compiled function's temporaries against P, with the fitted powers of P at D = 192."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for axis, field, slope, label in (
-        (axes[0], "median", 2, "seconds, loss and gradient"),
-        (axes[1], "memory_mib", 1, "peak memory, MiB"),
+    for axis, field, label in (
+        (axes[0], "median", "seconds, loss and gradient"),
+        (axes[1], "temporaries_mib", "temporaries, MiB"),
     ):
         for index, form in enumerate(FORMS):
             rows = [row for row in record["rows"] if row["form"] == form and row.get(field)]
-            for depth, marker in ((192, "o-"), (48, "s"), (12, "^"), (3, "v")):
+            for depth, marker in ((192, "o"), (48, "s"), (12, "^"), (3, "v")):
                 points = [(row["patches"], row[field]) for row in rows if row["depth"] == depth]
                 name = form if depth == 192 else f"{form}, D = {depth}"
                 if points:
                     axis.plot(*zip(*points, strict=True), marker, color=f"C{index}", label=name, markersize=5)
-        first = next(row for row in record["rows"] if row["form"] == "ours")
-        line = np.array(sorted({row["patches"] for row in record["rows"]}), float)
-        guide = first[field] * (line / first["patches"]) ** slope
-        axis.plot(line, guide, ":", color="gray", label=f"P^{slope}")
+            power = (record["exponents"][form] or {}).get(field)
+            fitted = [row for row in rows if row["depth"] == 192 and row["patches"] > FULL_UP_TO]
+            if power and fitted:
+                patches, values = (np.array([row[key] for row in fitted]) for key in ("patches", field))
+                fit = np.exp(np.mean(np.log(values / patches**power))) * patches**power
+                axis.plot(patches, fit, "-", color=f"C{index}", label=f"P^{power:.2f}")
         axis.set(xscale="log", yscale="log", xlabel="mini-patches P (D = 192 where not named)", ylabel=label)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
+        axis.legend(fontsize=7)
     figure.savefig(path, dpi=120)
 
 

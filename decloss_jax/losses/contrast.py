@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from decloss_jax import checks
-from decloss_jax.losses.similarity import positive_cuts, positive_radius, unit_vectors
+from decloss_jax.losses.similarity import centred, positive_cuts, positive_radius, unit_vectors
 from decloss_jax.losses.strips import Plan, mean_log_ratio
 
 # e^(1/t), summed over all mini-patches, has to fit float32 (at most e^88).
@@ -33,8 +33,8 @@ LOWEST_TEMPERATURE = 1 / 70
 # here), and enough for products at full speed on several cores. benchmarks/contrast.py compares sizes.
 TILE_SIZE = 512
 
-# Up to here the full matrices stay in the caches and are faster (measured: 0.9 of the time at 1152, 1.25 at
-# 1440) and smaller than what the strips keep beside a tile.
+# Up to here the full matrices stay in the caches and take less time than strips, if more memory
+# (docs/decloss.md).
 FULL_UP_TO = 1280
 
 # Of the products on accelerators; CPUs compute float32 at any of them.
@@ -94,7 +94,7 @@ def _full_mean_log_ratio(plan: Plan, sr_patches: Array, hr_patches: Array) -> tu
     dot = partial(jnp.matmul, precision=plan.precision)
     sr = unit_vectors(sr_patches, max_value=plan.max_value, norm_floor=plan.norm_floor)
     hr = unit_vectors(hr_patches, max_value=plan.max_value, norm_floor=plan.norm_floor)
-    detail = hr_patches - hr_patches.mean(axis=0)
+    detail = centred(hr_patches, plan.patches, max_value=plan.max_value)
     cut = positive_cuts(detail, plan.radius)
 
     positive = jnp.matmul(detail, detail.T, precision=lax.Precision.HIGHEST) >= cut[:, None] + cut
@@ -247,7 +247,8 @@ def _sorted_tiles(
     tile_size = TILE_SIZE if tile_size is None else tile_size
     checks.check_positive("tile_size", tile_size)
     hr_patches = lax.stop_gradient(hr_patches)
-    order = jnp.argsort(jnp.sum(jnp.square(hr_patches - hr_patches.mean(axis=0)), axis=1))
+    detail = centred(hr_patches, plan.patches, max_value=plan.max_value)
+    order = jnp.argsort(jnp.sum(jnp.square(detail), axis=1))
     sr_tiles = _tiles(sr_patches[order], tile_size)
     return unit_vectors(sr_tiles, max_value=plan.max_value, norm_floor=plan.norm_floor), _tiles(
         hr_patches[order], tile_size

@@ -34,14 +34,31 @@ def positive_radius(threshold_db: float, *, max_value: float) -> float:
     return max_value * 10.0 ** (-threshold_db / 20)
 
 
+def centred(vectors: Array, count: int, *, max_value: float) -> Array:
+    """Shifts all vectors alike, to about mean 0: distances stay, lengths and with them rounding get smaller.
+
+    The mask's last bits hang on the shift, and devices that share the vectors sum them in different orders.
+    So the mean is taken in whole steps of MAX / 256: such sums, and products with a step, are exact.
+
+    Args:
+        vectors: [...,D]; besides `count` of them only zero vectors.
+        count: how many the mean is of, above 0; `count` times a mean value fits 2^23 MAX.
+        max_value: MAX, the largest pixel value.
+
+    Returns:
+        [...,D], with means within 1.5 steps of 0.
+    """
+    step = max_value / 256
+    steps = jnp.round(vectors / step).astype(jnp.int32)
+    return vectors - (jnp.sum(steps, axis=tuple(range(vectors.ndim - 1))) // count) * step
+
+
 def positive_cuts(detail: Array, radius: float) -> Array:
     """Returns c with: |x_i - x_j| <= radius where x_i . x_j >= c_i + c_j, so that a product decides the mask.
 
-    From |x_i - x_j|^2 = |x_i|^2 + |x_j|^2 - 2 x_i . x_j follows c = |x|^2 / 2 - radius^2 / 4. Each of the
-    three sums of D terms may be off by D eps/2 of its size, together D eps (|x_i|^2 + |x_j|^2) at most.
-    Vectors nearer than that cannot be told apart and count as equal, so each vector is positive to itself
-    and to its duplicates at any radius. Centred vectors (less their common mean) have the same distances,
-    shorter lengths, and so the smallest such error.
+    From |x_i - x_j|^2 = |x_i|^2 + |x_j|^2 - 2 x_i . x_j follows c = |x|^2 / 2 - radius^2 / 4. Where rounding
+    could hide it, equal vectors are positive all the same, at any radius: pairs with |x_i - x_j|^2 below
+    (D/4 + 2) eps (|x_i|^2 + |x_j|^2) count as equal.
 
     Args:
         detail: [...,D], centred.
@@ -51,5 +68,7 @@ def positive_cuts(detail: Array, radius: float) -> Array:
         [...], in squared units of `detail`.
     """
     squares = jnp.sum(jnp.square(detail), axis=-1)
-    indistinct = detail.shape[-1] * jnp.finfo(detail.dtype).eps * squares
+    # Sums drift most when their D terms are equal: each step rounds by eps/2 of what is summed so far, on
+    # average half of the whole. 2 eps more are for the terms themselves, which matter where D is small.
+    indistinct = (detail.shape[-1] / 4 + 2) * jnp.finfo(detail.dtype).eps * squares
     return squares / 2 - jnp.maximum(radius * radius / 4, indistinct / 2)

@@ -12,9 +12,10 @@ times the number of devices): 2 m T T floats, the largest thing ever held. Strip
    work: C = (w_ij + w_ji) E_sr_ij serves both tiles, C u^_j for the row and C^T u^_i for the column.
 
 A product of [P,D] with [D,P] is needed once for S_sr, S_hr and the mask, once for the HR part and once (twice
-a half) for the SR part of the gradient: 5, with nothing computed again. Two mini-patches whose details differ
-in length by more than the mask's radius cannot be positive, so for tiles of mini-patches sorted by that
-length most of the mask's product is left out as well.
+a half) for the SR part of the gradient: 5, with nothing computed again. With k devices the SR part is 2 - 1/k
+products in all, as a pair of tiles on two devices is one product for each. Two mini-patches whose details
+differ in length by more than the mask's radius cannot be positive, so for tiles of mini-patches sorted by
+that length most of the mask's product is left out as well.
 """
 
 import functools
@@ -25,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from decloss_jax.losses.similarity import positive_cuts, unit_vectors
+from decloss_jax.losses.similarity import centred, positive_cuts, unit_vectors
 
 
 class Plan(NamedTuple):
@@ -48,7 +49,7 @@ class Tiles(NamedTuple):
     hr: Array  # [m,T,D] unit vectors v^
     sr_t: Array  # [m,D,T] the same, lying as the products read them fastest
     hr_t: Array  # [m,D,T]
-    detail_t: Array  # [m,D,T] v less the mean of all v
+    detail_t: Array  # [m,D,T] v, centred
     cut: Array  # [m,T] i and j are positive where detail_i . detail_j >= cut_i + cut_j
     shortest: Array  # [m] length of the shortest and
     longest: Array  # [m] of the longest detail in the tile
@@ -139,7 +140,7 @@ def _columns(plan: Plan, sr: Array, hr: Array) -> Tiles:
     n, size = len(sr) // devices, sr.shape[1]
     is_filling = jnp.tile((jnp.arange(n * size) < n * size - plan.patches).reshape(n, size), (devices, 1))
 
-    detail = hr - jnp.sum(hr, axis=(0, 1)) / (plan.patches * devices)
+    detail = centred(hr, plan.patches * devices, max_value=plan.max_value)
     lengths = jnp.sqrt(jnp.sum(jnp.square(detail), axis=-1))
     hr = unit_vectors(hr, max_value=plan.max_value, norm_floor=plan.norm_floor)
     return Tiles(

@@ -94,10 +94,11 @@ def build_decloss(config: Any, mesh: Mesh) -> Term:
     """Returns the DECLoss term, computed by each device for its own images.
 
     Under plain jit a transform of a sharded batch gathers the batch onto every device, hence `shard_map`;
-    with scope "global" only the mini-patch vectors are gathered, with "device" nothing is.
+    with scope "global" only the mini-patch vectors are gathered, with "device" or one device nothing is.
     """
     options = config.decloss
-    axis_name = checks.look_up(SCOPES, options.scope, "decloss.scope")
+    scope_axis = checks.look_up(SCOPES, options.scope, "decloss.scope")
+    axis_name = scope_axis if mesh.size > 1 else None
     checks.check_divisible("data.crop_size", config.data.crop_size, "decloss.patch_size", options.patch_size)
     local = functools.partial(
         decloss_terms,

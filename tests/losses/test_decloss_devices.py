@@ -5,15 +5,19 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from decloss_jax.losses import strips
+from decloss_jax.losses.contrast import contrast_terms
 from decloss_jax.losses.decloss import decloss_terms
 
 OPTIONS = {
@@ -26,6 +30,7 @@ OPTIONS = {
     "t_neg": 1.5,
     "tile_size": 16,
 }
+LOSS = partial(decloss_terms, **OPTIONS)
 
 
 def images() -> tuple[np.ndarray, np.ndarray]:
@@ -35,10 +40,10 @@ def images() -> tuple[np.ndarray, np.ndarray]:
     return sr.astype(np.float32), hr.astype(np.float32)
 
 
-def spread(devices: int):
+def spread(devices: int, form: Callable = LOSS):
     """The global loss, computed by `devices` devices."""
     mesh = Mesh(jax.devices()[:devices], ("data",))
-    local = partial(decloss_terms, **OPTIONS, axis_name="data")
+    local = partial(form, axis_name="data")
     return jax.shard_map(local, mesh=mesh, in_specs=(P("data"), P("data")), out_specs=P())
 
 
@@ -50,7 +55,7 @@ def compiled(devices: int) -> jax.stages.Compiled:
 
 @pytest.fixture(scope="module")
 def alone():
-    return jax.jit(jax.value_and_grad(partial(decloss_terms, **OPTIONS), has_aux=True))(*images())
+    return jax.jit(jax.value_and_grad(LOSS, has_aux=True))(*images())
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
@@ -66,6 +71,24 @@ def test_decloss_is_the_same_on_any_number_of_devices(alone, devices):
         np.testing.assert_allclose(shares[name], share, rtol=1e-6)
 
 
+def test_pairs_at_the_threshold_are_the_same_on_any_number_of_devices():
+    """Whole numbers lie at few distances, one of them the threshold: the last bits decide on 1 pair of 67."""
+    rng = np.random.default_rng(0)
+    hr = (rng.integers(0, 6, (2048, 12)) * 0.1).astype(np.float32)
+    sr = hr + 0.3 * rng.standard_normal(hr.shape, np.float32)
+    form = partial(contrast_terms, threshold_db=-20 * np.log10(0.1 * 56**0.5), t_pos=0.5, t_neg=1.5)
+
+    def value_and_gradient(devices: int):
+        return jax.jit(jax.value_and_grad(spread(devices, form), has_aux=True))(sr, hr)
+
+    (loss, shares), gradient = value_and_gradient(1)
+    for devices in (2, 8):
+        (other_loss, other_shares), other_gradient = value_and_gradient(devices)
+        np.testing.assert_array_equal(other_shares["positives"], shares["positives"])
+        np.testing.assert_allclose(other_loss, loss, rtol=1e-6)
+        np.testing.assert_allclose(other_gradient, gradient, rtol=0, atol=1e-6 * np.abs(gradient).max())
+
+
 def test_decloss_alone_equals_value_beside_the_gradient(alone):
     (expected, _), _ = alone
     np.testing.assert_allclose(jax.jit(spread(4))(*images())[0], expected, rtol=1e-6)
@@ -74,15 +97,14 @@ def test_decloss_alone_equals_value_beside_the_gradient(alone):
 def test_decloss_of_each_device_averages_over_its_shards():
     """Without an axis name nothing is gathered: per-device negatives, whose mean the caller takes."""
     sr, hr = images()
-    local = partial(decloss_terms, **OPTIONS)
     mesh = Mesh(jax.devices()[:4], ("data",))
 
     def of_shard(sr: jax.Array, hr: jax.Array) -> jax.Array:
-        return jax.lax.pmean(local(sr, hr)[0], "data")
+        return jax.lax.pmean(LOSS(sr, hr)[0], "data")
 
     mean = jax.shard_map(of_shard, mesh=mesh, in_specs=(P("data"), P("data")), out_specs=P())
 
-    of_one = jax.jit(jax.value_and_grad(lambda sr, hr: local(sr, hr)[0]))
+    of_one = jax.jit(jax.value_and_grad(lambda sr, hr: LOSS(sr, hr)[0]))
     losses, gradients = zip(*[of_one(sr[i : i + 2], hr[i : i + 2]) for i in range(0, 8, 2)], strict=True)
     expected_gradient = np.concatenate(gradients) / 4
 
@@ -121,6 +143,22 @@ def test_work_of_a_device_falls_with_their_number():
 
     assert pairs(devices=1, size=16) == 160 * 160
     assert pairs(devices=8, size=10) == 160 * 160 // 8
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_gradient_of_sr_takes_up_to_twice_the_products_on_many_devices(devices, monkeypatch):
+    """Pairs of tiles that the SR part goes through, two half products each: 2 - 1/devices products in all."""
+    tiles, pairs = 16, []
+    one = jnp.zeros((tiles, 1, 1))
+    flat = one[..., 0]
+    columns = strips.Tiles(one, one, one, one, one, flat, flat[:, 0], flat[:, 0], flat)
+    plan = strips.Plan(2.0, 1.0, 0.1, 1.0, 0.0, tiles // devices, "data", None)
+    monkeypatch.setattr(strips, "_put", lambda parts, part, index: pairs.append(index) or parts)
+    with jax.disable_jit():
+        for own in range(tiles - tiles // devices, tiles):
+            strips._differentiate(plan, columns, own, (one, one), (flat[0], flat[0]), (flat, flat), one)
+    diagonal = tiles / 2  # whole tiles of it, not halves
+    assert len(pairs) * devices == tiles**2 * (2 - 1 / devices) / 2 + diagonal
 
 
 WORKER = """
