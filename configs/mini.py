@@ -30,7 +30,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.pretrain.learning_rate = 5e-4
     config.pretrain.warmup_steps = 100
     if config.finetune.steps:
-        config.finetune.steps = 500
+        config.finetune.steps = 300
         config.finetune.learning_rate = 1e-4
 
     config.log_every_steps = 50
