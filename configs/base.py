@@ -71,9 +71,6 @@ def get_config() -> ConfigDict:
     config.decloss.threshold_db = 25.0  # eta of Eq. 21, 22; not printed
     config.decloss.t_pos = 0.5  # Sec. 5.1
     config.decloss.t_neg = 1.5  # Sec. 5.1
-    config.decloss.norm_floor = (
-        0.0  # rms under which detail has no full cosine (losses/contrast.py); 0: as printed
-    )
     config.decloss.temperature = "exponent"  # e^(S/t), or "scale": e^S / t, as printed
     config.decloss.scope = "global"  # mini-patches of the global batch, or "device": of each device alone
     config.decloss.tile_size = config_dict.placeholder(int)  # rows per tile; chosen from P when not set

@@ -69,7 +69,6 @@ def spatial_contrast_dense(
     t_pos: float,
     t_neg: float,
     max_value: float = 1.0,
-    norm_floor: float = 0.0,
     temperature: str = "exponent",
 ) -> Array:
     """Spatial contrastive loss as the paper states it, in full matrices (Eq. 18-23); for small P.
@@ -78,13 +77,7 @@ def spatial_contrast_dense(
     """
     _check_patches(sr_patches, hr_patches)
     temperatures = _temperatures(temperature, t_pos, t_neg)
-    plan = _plan(
-        temperatures,
-        threshold_db=threshold_db,
-        max_value=max_value,
-        norm_floor=norm_floor,
-        patches=len(sr_patches),
-    )
+    plan = _plan(temperatures, threshold_db=threshold_db, max_value=max_value, patches=len(sr_patches))
     return _loss(_full_mean_log_ratio(plan, sr_patches, hr_patches), temperatures)
 
 
@@ -92,8 +85,8 @@ def _full_mean_log_ratio(plan: Plan, sr_patches: Array, hr_patches: Array) -> tu
     """Returns the three values of `strips.mean_log_ratio`, of [P,D] vectors, from full matrices."""
     hr_patches = lax.stop_gradient(hr_patches)
     dot = partial(jnp.matmul, precision=plan.precision)
-    sr = unit_vectors(sr_patches, max_value=plan.max_value, norm_floor=plan.norm_floor)
-    hr = unit_vectors(hr_patches, max_value=plan.max_value, norm_floor=plan.norm_floor)
+    sr = unit_vectors(sr_patches, max_value=plan.max_value)
+    hr = unit_vectors(hr_patches, max_value=plan.max_value)
     detail = centred(hr_patches, plan.patches, max_value=plan.max_value)
     cut = positive_cuts(detail, plan.radius)
 
@@ -117,7 +110,6 @@ def contrast_terms(
     t_pos: float,
     t_neg: float,
     max_value: float = 1.0,
-    norm_floor: float = 0.0,
     temperature: str = "exponent",
     tile_size: int | None = None,
     axis_name: str | None = None,
@@ -132,9 +124,6 @@ def contrast_terms(
         t_pos: temperature of the positives, above 0; at least 1/70 with "exponent".
         t_neg: temperature of the negatives, likewise.
         max_value: MAX, the largest pixel value, above 0.
-        norm_floor: rms of a vector's values, in MAX, 0 or more: vectors below it are divided by the length
-            that belongs to it instead of their own, so that nearly flat mini-patches weigh less and their
-            strength counts. 0: cosines, as printed.
         temperature: "exponent" (e^(S/t)) or "scale" (e^S / t, as printed: the gradient ignores t).
         tile_size: anchors per strip at most, above 0. None: `TILE_SIZE`, or full matrices for up to
             `FULL_UP_TO` mini-patches on one device, where they are faster.
@@ -157,7 +146,6 @@ def contrast_terms(
         temperatures,
         threshold_db=threshold_db,
         max_value=max_value,
-        norm_floor=norm_floor,
         patches=len(sr_patches),
         axis_name=axis_name,
         precision=precision,
@@ -178,7 +166,6 @@ def spatial_contrast(
     t_pos: float,
     t_neg: float,
     max_value: float = 1.0,
-    norm_floor: float = 0.0,
     temperature: str = "exponent",
     tile_size: int | None = None,
     axis_name: str | None = None,
@@ -192,7 +179,6 @@ def spatial_contrast(
         t_pos=t_pos,
         t_neg=t_neg,
         max_value=max_value,
-        norm_floor=norm_floor,
         temperature=temperature,
         tile_size=tile_size,
         axis_name=axis_name,
@@ -212,25 +198,16 @@ def _plan(
     *,
     threshold_db: float,
     max_value: float,
-    norm_floor: float,
     patches: int,
     axis_name: str | None = None,
     precision: str = "highest",
 ) -> Plan:
     checks.check_positive("max_value", max_value)
-    checks.check(
-        norm_floor >= 0,
-        "norm_floor",
-        expected="0 or more",
-        got=norm_floor,
-        remedy="set it to 0 to leave it out",
-    )
     return Plan(
         k_pos=temperatures.k_pos,
         k_neg=temperatures.k_neg,
         radius=positive_radius(threshold_db, max_value=max_value),
         max_value=max_value,
-        norm_floor=norm_floor,
         patches=patches,
         axis_name=axis_name,
         precision=checks.look_up(PRECISIONS, precision, "precision"),
@@ -250,9 +227,7 @@ def _sorted_tiles(
     detail = centred(hr_patches, plan.patches, max_value=plan.max_value)
     order = jnp.argsort(jnp.sum(jnp.square(detail), axis=1))
     sr_tiles = _tiles(sr_patches[order], tile_size)
-    return unit_vectors(sr_tiles, max_value=plan.max_value, norm_floor=plan.norm_floor), _tiles(
-        hr_patches[order], tile_size
-    )
+    return unit_vectors(sr_tiles, max_value=plan.max_value), _tiles(hr_patches[order], tile_size)
 
 
 def _tiles(patches: Array, tile_size: int) -> Array:

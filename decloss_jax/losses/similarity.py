@@ -9,21 +9,17 @@ from jax import Array
 ZERO_NORM = 1e-6
 
 
-def unit_vectors(vectors: Array, *, max_value: float, norm_floor: float = 0.0) -> Array:
+def unit_vectors(vectors: Array, *, max_value: float) -> Array:
     """Divides each vector by its length: x / |x|, and 0 with gradient 0 where |x| < ZERO_NORM MAX.
 
     Args:
         vectors: [...,D].
         max_value: MAX, the largest pixel value.
-        norm_floor: rms of the D values, in MAX. Above 0: x / max(|x|, sqrt(D) floor MAX) instead, which is
-            torch's `normalize` with that length as eps.
 
     Returns:
-        [...,D], of length 1 or 0; between them under the floor.
+        [...,D], of length 1 or 0.
     """
     squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-    if norm_floor > 0:
-        return vectors / jnp.sqrt(jnp.maximum(squares, vectors.shape[-1] * (norm_floor * max_value) ** 2))
     is_zero = squares < (ZERO_NORM * max_value) ** 2
     # The inner `where` keeps the gradient of sqrt at 0 away from the branch that is not taken.
     return jnp.where(is_zero, 0.0, vectors / jnp.sqrt(jnp.where(is_zero, 1.0, squares)))

@@ -36,7 +36,6 @@ class Plan(NamedTuple):
     k_neg: float  # negatives count e^(k_neg S)
     radius: float  # mini-patches are positive when their HR vectors are no farther apart
     max_value: float  # MAX
-    norm_floor: float  # of the rms that the cosines divide by, in MAX
     patches: int  # P of one device
     axis_name: str | None  # mesh axis over which the mini-patches are spread
     precision: lax.PrecisionLike  # of all products but the mask's
@@ -142,7 +141,7 @@ def _columns(plan: Plan, sr: Array, hr: Array) -> Tiles:
 
     detail = centred(hr, plan.patches * devices, max_value=plan.max_value)
     lengths = jnp.sqrt(jnp.sum(jnp.square(detail), axis=-1))
-    hr = unit_vectors(hr, max_value=plan.max_value, norm_floor=plan.norm_floor)
+    hr = unit_vectors(hr, max_value=plan.max_value)
     return Tiles(
         sr=sr,
         hr=hr,

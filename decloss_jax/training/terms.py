@@ -110,7 +110,6 @@ def build_decloss(config: Any, mesh: Mesh) -> Term:
         threshold_db=options.threshold_db,
         t_pos=options.t_pos,
         t_neg=options.t_neg,
-        norm_floor=options.norm_floor,
         temperature=options.temperature,
         tile_size=options.tile_size,
         precision=options.precision,
