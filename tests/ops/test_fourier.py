@@ -49,6 +49,32 @@ def test_enhance_detail_equals_printed_equations(height, width, alpha, mu, mode)
     np.testing.assert_allclose(enhanced, expected, rtol=0, atol=1e-6 * max(1, np.abs(expected).max()))
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "alpha", "mu", "mode"),
+    [(16, 16, 1.0, 3.0, "multiply"), (9, 14, 0.5, 2.0, "multiply"), (12, 7, 2.0, 1.0, "residual")],
+)
+def test_radial_kernel_depends_on_the_radius_alone(height, width, alpha, mu, mode):
+    images = np.random.default_rng(width).random((2, height, width, 3)).astype(np.float32)
+    gain = np.empty((height, width))
+    for i, j in np.ndindex(height, width):
+        radius = ((min(i, height - i) / height) ** 2 + (min(j, width - j) / width) ** 2) ** 0.5
+        bins_from_nyquist = min(height, width) * (radius - 0.5)
+        gain[i, j] = alpha**2 * np.exp(-(bins_from_nyquist**2) / (2 * mu**2)) + (mode == "residual")
+    spectrum = np.fft.fft2(images.astype(np.float64), axes=(1, 2)) * gain[None, :, :, None]
+    expected = np.fft.ifft2(spectrum, axes=(1, 2)).real
+    enhanced = enhance_detail(images, alpha=alpha, mu=mu, mode=mode, kernel="radial")
+    np.testing.assert_allclose(enhanced, expected, rtol=0, atol=1e-6 * max(1, np.abs(expected).max()))
+
+
+@pytest.mark.parametrize(("kernel", "gain"), [("radial", 1.0), ("separable", 0.153)])
+def test_only_the_radial_kernel_keeps_the_finest_stripes(kernel, gain):
+    """Gains at the Nyquist frequency of one axis; the separable one's is e^(-15.5^2 / 128), for mu = N/4."""
+    stripes = np.tile(np.float32([0, 1]), 16)[None, None, :, None] * np.ones((1, 32, 1, 1), np.float32)
+    enhanced = enhance_detail(stripes, alpha=1.0, mu=8.0, kernel=kernel)
+    contrast = (enhanced[..., 1::2, :] - enhanced[..., ::2, :]).mean()
+    assert contrast == pytest.approx(gain, rel=0.01)
+
+
 def test_enhance_detail_is_its_own_adjoint():
     """The transform is linear and symmetric, so its gradient is the transform itself."""
     rng = np.random.default_rng(1)
@@ -67,6 +93,7 @@ def test_enhance_detail_takes_flat_images_to_nearly_nothing():
     ("change", "text"),
     [
         ({"mode": "multiple"}, "nearest: multiply"),
+        ({"kernel": "radical"}, "nearest: radial"),
         ({"mu": 0.0}, "mu"),
         ({"alpha": -1.0}, "alpha"),
     ],
