@@ -1,6 +1,6 @@
-"""What each loss asks of the images of a PSNR-trained network, by frequency: no training, only gradients.
+"""What each loss asks of the images of a PSNR-trained network, by frequency, and what training made of it.
 
-    python reproduction/mini/analyse.py --train ../data/BSDS400
+    python reproduction/mini/analyse.py --train ../data/BSDS400 [--trained 18 21]
 
 Takes the miniature's stage 1 (seed 0, trained if it is missing) and the centres of its held-out photographs.
 For L1, the perceptual loss and DECLoss in each setting of choose.py's grid: the value at SR and at SR = HR;
@@ -8,6 +8,9 @@ of the gradient with respect to SR the rms beside L1's, the share of its power i
 the share in the tenth of the mini-patches that are flattest in SR; in bands of radial frequency the share of
 power, the cosine of the descent direction with HR - SR (does it restore what is missing?) and with SR itself
 (does it strengthen what is there?). Writes gradients.json and gradients.md beside this file.
+
+Then, for stage 1 and the networks trained with these settings of the grid, the power of the error in the same
+bands, of luma (the mean of the channels) and of colour. Writes errors.json and errors.md.
 """
 
 import argparse
@@ -32,6 +35,7 @@ BANDS = ((0, 0.125), (0.125, 0.25), (0.25, 0.375), (0.375, 0.5), (0.5, 0.71))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--train", required=True, metavar="ROOT", help="folder of BSDS400")
+    parser.add_argument("--trained", nargs="+", type=int, default=[], help="numbers of settings, from 0")
     options = parser.parse_args()
     scripts.use_compilation_cache()
 
@@ -52,6 +56,15 @@ def main() -> None:
     (HERE / "gradients.json").write_text(json.dumps(record, indent=1) + "\n")
     (HERE / "gradients.md").write_text(table(rows))
     print(table(rows), end="")
+
+    errors = [{"network": "stage 1"} | error_power(sr, hr)]
+    for number in options.trained:
+        settings = Settings("mini", overrides | GRID[number], RUNS, [])
+        workdir, config, _ = train_row(TABLE1[1], 0, settings)
+        errors.append({"network": describe(GRID[number])} | error_power(*centres(workdir, config)))
+    (HERE / "errors.json").write_text(json.dumps({"bands": BANDS, "rows": errors}, indent=1) + "\n")
+    (HERE / "errors.md").write_text(table_of_errors(errors))
+    print(table_of_errors(errors), end="")
 
 
 def centres(workdir: Path, config: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -121,6 +134,17 @@ def band_masks(size: int) -> list[np.ndarray]:
     return [(radius > low) & (radius <= high) for low, high in BANDS]
 
 
+def error_power(sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
+    """Returns the mean square of SR - HR in each band, of luma and of colour: they add up to the MSE."""
+    error = (sr - hr).astype(np.float64)
+    luma = np.broadcast_to(error.mean(axis=-1, keepdims=True), error.shape)
+    values = {"psnr": float(-10 * np.log10(np.mean(error**2)))}
+    for name, part in (("luma", luma), ("colour", error - luma)):
+        power = np.abs(np.fft.fft2(part, axes=(1, 2))) ** 2 / (part.size * sr.shape[1] * sr.shape[2])
+        values[name] = [float(np.sum(power[:, mask])) for mask in band_masks(sr.shape[1])]
+    return values
+
+
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sum(a * b.conj()).real / np.sqrt(np.sum(np.abs(a) ** 2) * np.sum(np.abs(b) ** 2)))
 
@@ -142,6 +166,17 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"| {row['colour']:.0%} | {row['flattest_tenth']:.0%}"
         )
         lines.append(f"| {row['loss']} | {values} | {bands} |")
+    return "\n".join(lines) + "\n"
+
+
+def table_of_errors(rows: list[dict[str, Any]]) -> str:
+    """Writes the errors as Markdown, in units of 1e-6 of the squared range; of each band: luma, colour."""
+    names = " | ".join(f"{low:g} to {high:g}" for low, high in BANDS)
+    lines = [f"| network | PSNR, all crops as one | {names} |", "|---|---|" + "---|" * len(BANDS)]
+    for row in rows:
+        pairs = zip(row["luma"], row["colour"], strict=True)
+        bands = " | ".join(f"{1e6 * luma:.0f} + {1e6 * colour:.0f}" for luma, colour in pairs)
+        lines.append(f"| {row['network']} | {row['psnr']:.2f} | {bands} |")
     return "\n".join(lines) + "\n"
 
 

@@ -65,6 +65,7 @@ GRID = (
     setting(3e-4, **RADIAL, **SHARP),
     setting(3e-4, **RADIAL),
     setting(2e-4, **SHARP),
+    setting(3e-5, **RADIAL, **SHARP),
 )
 
 
