@@ -32,8 +32,7 @@ def reproduce(
     """
     experiment = checks.look_up(EXPERIMENTS, target, "experiment")
     rows = choose_rows(experiment.rows, only)
-    # A second network beside the printed one: what only one of them likes is no better picture.
-    metrics = ("psnr", experiment.lpips, "lpips_vgg", "icoo") if experiment.conventions == "basicsr" else ()
+    metrics = ("psnr", experiment.lpips, "icoo") if experiment.conventions == "basicsr" else ()
     protocol = choose_protocol(experiment.conventions, scale=SCALE, metrics=metrics)
     measured = {
         (m.row.name, m.seed): m for m in tables.read_table(target, experiment, settings, protocol, out)

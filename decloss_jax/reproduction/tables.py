@@ -25,7 +25,6 @@ COLUMNS = (
     "LPIPS printed",
     "ICOO ↓ dB",
     "ICOO printed",
-    "LPIPS-vgg ↓",
     "s/step ↓",
     "images/s ↑",
     "step ratio",
@@ -144,7 +143,7 @@ def cells(
     for metric, digits, number in zip(
         (experiment.psnr, experiment.lpips, "icoo"), (2, 4, 2), numbers, strict=True
     ):
-        texts.append(spread(values(group, dataset, metric), digits))
+        texts.append(spread([m.datasets[dataset][metric] for m in group if dataset in m.datasets], digits))
         texts.append("" if number is None else f"{as_printed(number, digits)}{mark}")
     seconds = seconds_per_step(group)
     first = first_row(experiment)
@@ -155,7 +154,6 @@ def cells(
         losses,
         " ".join(str(m.seed) for m in group if m.seed is not None),
         *texts,
-        spread(values(group, dataset, "lpips_vgg"), 4),
         spread(seconds, 3),
         spread([m.images_per_second for m in group if m.images_per_second], 1),
         f"{statistics.mean(seconds) / statistics.mean(first_seconds):.2f}"
@@ -163,11 +161,6 @@ def cells(
         else "",
         f"{row.hours / first.hours:.2f}" if row.hours and first.hours else "",
     ]
-
-
-def values(group: Sequence[Measured], dataset: str, metric: str) -> list[float]:
-    """Lists the values of a metric on a set, of each seed that was measured so."""
-    return [m.datasets[dataset][metric] for m in group if metric in m.datasets.get(dataset, {})]
 
 
 def first_row(experiment: Experiment) -> Row:
