@@ -10,7 +10,8 @@ power, the cosine of the descent direction with HR - SR (does it restore what is
 (does it strengthen what is there?). Writes gradients.json and gradients.md beside this file.
 
 Then, for stage 1 and the networks trained with these settings of the grid, the power of the error in the same
-bands, of luma (the mean of the channels) and of colour. Writes errors.json and errors.md.
+bands, of luma (the mean of the channels) and of colour, and LPIPS with two networks, on the same crops.
+Writes errors.json and errors.md.
 """
 
 import argparse
@@ -25,6 +26,8 @@ from choose import GRID, HERE, RUNS, WEIGHT, describe
 from decloss_jax import scripts
 from decloss_jax.data.sources import build_source
 from decloss_jax.journal import versions
+from decloss_jax.metrics import lpips_each
+from decloss_jax.ops.quantize import to_uint8
 from decloss_jax.reproduction.paper import TABLE1
 from decloss_jax.reproduction.runs import Settings, row_config, train_row
 
@@ -57,11 +60,11 @@ def main() -> None:
     (HERE / "gradients.md").write_text(table(rows))
     print(table(rows), end="")
 
-    errors = [{"network": "stage 1"} | error_power(sr, hr)]
+    errors = [{"network": "stage 1"} | error_of(sr, hr)]
     for number in options.trained:
         settings = Settings("mini", overrides | GRID[number], RUNS, [])
         workdir, config, _ = train_row(TABLE1[1], 0, settings)
-        errors.append({"network": describe(GRID[number])} | error_power(*centres(workdir, config)))
+        errors.append({"network": describe(GRID[number])} | error_of(*centres(workdir, config)))
     (HERE / "errors.json").write_text(json.dumps({"bands": BANDS, "rows": errors}, indent=1) + "\n")
     (HERE / "errors.md").write_text(table_of_errors(errors))
     print(table_of_errors(errors), end="")
@@ -134,11 +137,14 @@ def band_masks(size: int) -> list[np.ndarray]:
     return [(radius > low) & (radius <= high) for low, high in BANDS]
 
 
-def error_power(sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
-    """Returns the mean square of SR - HR in each band, of luma and of colour: they add up to the MSE."""
+def error_of(sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
+    """Returns PSNR and LPIPS, and the mean square of SR - HR in each band, of luma and of colour."""
     error = (sr - hr).astype(np.float64)
     luma = np.broadcast_to(error.mean(axis=-1, keepdims=True), error.shape)
-    values = {"psnr": float(-10 * np.log10(np.mean(error**2)))}
+    pictures = [(to_uint8(image), to_uint8(truth)) for image, truth in zip(sr, hr, strict=True)]
+    values: dict[str, Any] = {"psnr": float(-10 * np.log10(np.mean(error**2)))}
+    for net in ("alex", "vgg"):
+        values[f"lpips_{net}"] = float(np.mean(list(lpips_each(*zip(*pictures, strict=True), net=net))))
     for name, part in (("luma", luma), ("colour", error - luma)):
         power = np.abs(np.fft.fft2(part, axes=(1, 2))) ** 2 / (part.size * sr.shape[1] * sr.shape[2])
         values[name] = [float(np.sum(power[:, mask])) for mask in band_masks(sr.shape[1])]
@@ -172,11 +178,15 @@ def table(rows: list[dict[str, Any]]) -> str:
 def table_of_errors(rows: list[dict[str, Any]]) -> str:
     """Writes the errors as Markdown, in units of 1e-6 of the squared range; of each band: luma, colour."""
     names = " | ".join(f"{low:g} to {high:g}" for low, high in BANDS)
-    lines = [f"| network | PSNR, all crops as one | {names} |", "|---|---|" + "---|" * len(BANDS)]
+    lines = [
+        f"| network | PSNR, all crops as one | LPIPS-alex | LPIPS-vgg | {names} |",
+        "|---|---|---|---|" + "---|" * len(BANDS),
+    ]
     for row in rows:
         pairs = zip(row["luma"], row["colour"], strict=True)
         bands = " | ".join(f"{1e6 * luma:.0f} + {1e6 * colour:.0f}" for luma, colour in pairs)
-        lines.append(f"| {row['network']} | {row['psnr']:.2f} | {bands} |")
+        scores = f"{row['psnr']:.2f} | {row['lpips_alex']:.4f} | {row['lpips_vgg']:.4f}"
+        lines.append(f"| {row['network']} | {scores} | {bands} |")
     return "\n".join(lines) + "\n"
 
 
