@@ -10,7 +10,8 @@ power, the cosine of the descent direction with HR - SR (does it restore what is
 (does it strengthen what is there?). Writes gradients.json and gradients.md beside this file.
 
 Then, for stage 1 and the networks trained with these settings of the grid, the power of the error in the same
-bands, of luma (the mean of the channels) and of colour, and LPIPS with two networks, on the same crops.
+bands, of luma (the mean of the channels) and of colour, LPIPS with two networks, and how much of the power of
+the change against stage 1 has a period of 2 or 4 pixels along both axes, all on the same crops.
 Writes errors.json and errors.md.
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from choose import GRID, HERE, RUNS, WEIGHT, describe
+from choose import GRID, HERE, RUNS, describe
 
 from decloss_jax import scripts
 from decloss_jax.data.sources import build_source
@@ -48,7 +49,7 @@ def main() -> None:
     perceptual = row_config(TABLE1[2], 0, Settings("mini", overrides, RUNS, []))
     losses = {"L1": loss_of("l1", config), "perceptual": loss_of("perceptual", perceptual)}
     for setting in GRID:
-        changes = {name: value for name, value in setting.items() if name != WEIGHT}
+        changes = {name: value for name, value in setting.items() if name.startswith("decloss.")}
         name = "DECLoss, " + describe(changes)
         if name not in losses:
             settings = Settings("mini", overrides | changes, RUNS, [])
@@ -60,11 +61,14 @@ def main() -> None:
     (HERE / "gradients.md").write_text(table(rows))
     print(table(rows), end="")
 
+    first = sr
     errors = [{"network": "stage 1"} | error_of(sr, hr)]
     for number in options.trained:
         settings = Settings("mini", overrides | GRID[number], RUNS, [])
         workdir, config, _ = train_row(TABLE1[1], 0, settings)
-        errors.append({"network": describe(GRID[number])} | error_of(*centres(workdir, config)))
+        sr, _ = centres(workdir, config)
+        of_setting = {"network": describe(GRID[number]), "lattice": lattice_share(sr - first)}
+        errors.append(of_setting | error_of(sr, hr))
     (HERE / "errors.json").write_text(json.dumps({"bands": BANDS, "rows": errors}, indent=1) + "\n")
     (HERE / "errors.md").write_text(table_of_errors(errors))
     print(table_of_errors(errors), end="")
@@ -151,6 +155,14 @@ def error_of(sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
     return values
 
 
+def lattice_share(change: np.ndarray) -> float:
+    """Returns the share of power at the multiples of 1/4 cycle per pixel, of which chance would hold 1/576."""
+    power = np.abs(np.fft.fft2(change.astype(np.float64), axes=(1, 2))) ** 2
+    power[:, 0, 0] = 0
+    step = change.shape[1] // 4
+    return float(np.sum(power[:, ::step, ::step]) / np.sum(power))
+
+
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sum(a * b.conj()).real / np.sqrt(np.sum(np.abs(a) ** 2) * np.sum(np.abs(b) ** 2)))
 
@@ -179,14 +191,15 @@ def table_of_errors(rows: list[dict[str, Any]]) -> str:
     """Writes the errors as Markdown, in units of 1e-6 of the squared range; of each band: luma, colour."""
     names = " | ".join(f"{low:g} to {high:g}" for low, high in BANDS)
     lines = [
-        f"| network | PSNR, all crops as one | LPIPS-alex | LPIPS-vgg | {names} |",
-        "|---|---|---|---|" + "---|" * len(BANDS),
+        f"| network | PSNR, all crops as one | LPIPS-alex | LPIPS-vgg | lattice | {names} |",
+        "|---|---|---|---|---|" + "---|" * len(BANDS),
     ]
     for row in rows:
         pairs = zip(row["luma"], row["colour"], strict=True)
         bands = " | ".join(f"{1e6 * luma:.0f} + {1e6 * colour:.0f}" for luma, colour in pairs)
         scores = f"{row['psnr']:.2f} | {row['lpips_alex']:.4f} | {row['lpips_vgg']:.4f}"
-        lines.append(f"| {row['network']} | {scores} | {bands} |")
+        lattice = f"{row['lattice']:.1%}" if "lattice" in row else ""
+        lines.append(f"| {row['network']} | {scores} | {lattice} | {bands} |")
     return "\n".join(lines) + "\n"
 
 

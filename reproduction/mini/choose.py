@@ -66,6 +66,7 @@ GRID = (
     setting(3e-4, **RADIAL),
     setting(2e-4, **SHARP),
     setting(3e-5, **RADIAL, **SHARP),
+    setting(5e-5, **RADIAL, **SHARP),
 )
 
 
