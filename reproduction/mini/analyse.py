@@ -156,7 +156,7 @@ def error_of(sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
 
 
 def lattice_share(change: np.ndarray) -> float:
-    """Returns the share of power at the multiples of 1/4 cycle per pixel, of which chance would hold 1/576."""
+    """Returns the share of power at multiples of 1/4 cycle per pixel; of white noise it would be 1/600."""
     power = np.abs(np.fft.fft2(change.astype(np.float64), axes=(1, 2))) ** 2
     power[:, 0, 0] = 0
     step = change.shape[1] // 4
