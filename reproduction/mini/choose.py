@@ -67,6 +67,7 @@ GRID = (
     setting(2e-4, **SHARP),
     setting(3e-5, **RADIAL, **SHARP),
     setting(5e-5, **RADIAL, **SHARP),
+    setting(7e-5, **RADIAL, **SHARP),
 )
 
 
