@@ -317,8 +317,11 @@ def check_finite(step: int, metrics: dict[str, Array], *, stage: str, saved: int
     """Raises `NonFiniteLoss` that names the first term that is not finite."""
     if metrics["finite"]:
         return
-    parts = [name for name in metrics if name not in ("finite", "loss/total")]
-    broken = next((name for name in parts if not jnp.isfinite(metrics[name])), "loss/total")
+    losses = [name for name in metrics if name.startswith("loss/") and name != "loss/total"]
+    suspects = (*losses, "gradient_norm", "discriminator/gradient_norm")
+    broken = next(
+        (name for name in suspects if name in metrics and not jnp.isfinite(metrics[name])), "loss/total"
+    )
     kept = f"no checkpoint of {stage} yet" if saved is None else f"the checkpoint of step {saved} is kept"
     to_lower = f"{stage}.learning_rate or the weight of the term"
     if broken.startswith("discriminator/"):

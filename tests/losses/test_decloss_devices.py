@@ -152,7 +152,7 @@ def test_gradient_of_sr_takes_up_to_twice_the_products_on_many_devices(devices, 
     one = jnp.zeros((tiles, 1, 1))
     flat = one[..., 0]
     columns = strips.Tiles(one, one, one, one, one, flat, flat[:, 0], flat[:, 0], flat)
-    plan = strips.Plan(2.0, 1.0, 0.1, 1.0, 0.0, tiles // devices, "data", None)
+    plan = strips.Plan(2.0, 1.0, 0.1, 1.0, tiles // devices, "data", None)
     monkeypatch.setattr(strips, "_put", lambda parts, part, index: pairs.append(index) or parts)
     with jax.disable_jit():
         for own in range(tiles - tiles // devices, tiles):
