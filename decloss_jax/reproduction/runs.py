@@ -105,7 +105,7 @@ def import_config(name: str) -> ModuleType:
 
 
 def row_config(row: Row, seed: int, settings: Settings) -> ConfigDict:
-    """Returns the config of a row at a scale, with the overrides and the seed."""
+    """Returns the config of a row at a scale, with the overrides that the row reads, and the seed."""
     config = import_config(row.config).get_config()
     if settings.scale == "mini":
         config = import_config("mini").shrink(config)
@@ -133,7 +133,7 @@ def row_config(row: Row, seed: int, settings: Settings) -> ConfigDict:
         except (TypeError, ValueError) as error:
             checks.fail(f"--set {name}", expected="a value of its type", got=error, remedy="correct it")
     config.seed = seed
-    return config
+    return reset_idle_blocks(config)
 
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
@@ -178,6 +178,17 @@ def idle_blocks(config: ConfigDict) -> set[str]:
     return idle_stages | {block for block, readers in TERM_BLOCKS.items() if not terms & readers}
 
 
+def reset_idle_blocks(config: ConfigDict) -> ConfigDict:
+    """Returns the config with base's values where nothing reads them: equal hashes have equal configs."""
+    config = config.copy_and_resolve_references()
+    base = import_config("base").get_config()
+    for stage in STAGES:
+        base[stage].steps = config[stage].steps
+    for name in idle_blocks(config):
+        config[name] = base[name]
+    return config
+
+
 def without_paths(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields with paths cut down to their last name."""
     return {name: Path(value).name if name in PATH_FIELDS else value for name, value in fields.items()}
@@ -187,11 +198,7 @@ def stage_one_config(config: ConfigDict) -> ConfigDict:
     """Returns the config of stage 1 alone: equal for all configs that agree on it."""
     alone = config.copy_and_resolve_references()
     alone.finetune.steps = 0
-    base = import_config("base").get_config()
-    for name in idle_blocks(alone):
-        alone[name] = base[name]
-    alone.finetune.steps = 0
-    return alone
+    return reset_idle_blocks(alone)
 
 
 def train_row(row: Row, seed: int, settings: Settings) -> tuple[Path, ConfigDict, str]:
