@@ -1,6 +1,7 @@
 """python -m decloss_jax reproduce: trains what a table of the paper needs, measures it, writes it down."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from decloss_jax import checks, console
@@ -8,7 +9,7 @@ from decloss_jax.evaluation.conventions import choose_protocol
 from decloss_jax.evaluation.run import open_sets
 from decloss_jax.reproduction import figures, tables
 from decloss_jax.reproduction.paper import EXPERIMENTS, SCALE, Row
-from decloss_jax.reproduction.runs import Settings, computing_fields, measure_row, row_config
+from decloss_jax.reproduction.runs import Settings, computing_fields, measure_row, row_config, stays_zero
 from decloss_jax.training import loop
 
 DETAILS = {"table1": "figure4", "table3": "figure7"}  # the pictures that go with a table
@@ -88,13 +89,13 @@ def check_settings(rows: Sequence[Row], seeds: Sequence[int], settings: Settings
     """
     open_sets(settings.tests, SCALE, field="--test")
     configs = [row_config(row, seeds[0], settings) for row in rows if row.config]
-    plain = Settings(settings.scale, {}, settings.runs, settings.tests)
+    plain = replace(settings, overrides={})
     before = [computing_fields(row_config(row, seeds[0], plain)) for row in rows if row.config]
     for name in settings.overrides:
         values = {str(fields[name]) for fields in before if name in fields}
-        steps_or_weight = name == "finetune.steps" or name.startswith("finetune.weights.")
+        kept = {"0", "0.0"} if stays_zero(name) else set()
         checks.check(
-            len(values - {"0", "0.0"} if steps_or_weight else values) <= 1,
+            len(values - kept) <= 1,
             f"--set {name}",
             expected="a field that the rows share",
             got=f"one in which they differ ({', '.join(sorted(values))})",

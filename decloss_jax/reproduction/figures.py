@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from decloss_jax.data.folder import find_all_pairs
-from decloss_jax.data.photographs import find_photographs
 from decloss_jax.evaluation.output import PICTURES
-from decloss_jax.evaluation.run import PHOTOGRAPHS
+from decloss_jax.evaluation.run import open_sets
 from decloss_jax.ops.resize import bicubic_upscale
 from decloss_jax.report.page import find_detail
 from decloss_jax.reproduction.paper import SCALE, Experiment
@@ -33,20 +31,19 @@ def draw_details(
     """
     here = [m for m in measured if (m.folder / PICTURES).is_dir()]
     seen = list({m.row.name: m for m in here}.values())  # the last seed of each row
-    for root in settings.tests:
-        dataset = Path(root).expanduser().resolve().name if root != PHOTOGRAPHS else PHOTOGRAPHS
-        scores = [read_scores(m, dataset) for m in seen]
+    for each in open_sets(settings.tests, SCALE, field="--test"):
+        scores = [read_scores(m, each.name) for m in seen]
         name = max(scores[0], key=lambda image: np.ptp([s[image][experiment.lpips] for s in scores]))
-        low, hr = load_pair(root, name)
+        low, hr = next(pair for pair in each.pairs if pair.name == name).load(SCALE)
         place = find_detail(hr)
         pictures = [("bicubic", bicubic_upscale(low, SCALE)[place])]
         for m, score in zip(seen, scores, strict=True):
             caption = (
                 f"{m.row.name}\n{score[name][experiment.psnr]:.2f} dB / {score[name][experiment.lpips]:.3f}"
             )
-            pictures.append((caption, load_picture(m.folder / PICTURES / dataset / f"{name}.png")[place]))
+            pictures.append((caption, load_picture(m.folder / PICTURES / each.name / f"{name}.png")[place]))
         pictures.append(("HR\nPSNR / LPIPS", hr[place]))
-        draw_grid(f"{dataset}: {name}", pictures, out / f"{prefix}-{dataset}.png")
+        draw_grid(f"{each.name}: {name}", pictures, out / f"{prefix}-{each.name}.png")
 
 
 def draw_icoo_against_lpips(
@@ -141,15 +138,6 @@ def read_scores(measured: Measured, dataset: str) -> dict[str, dict[str, float]]
             for line in csv.DictReader(file)
             if line["dataset"] == dataset
         }
-
-
-def load_pair(root: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Loads the LR and HR image of a name from a test set."""
-    if root == PHOTOGRAPHS:
-        pairs = find_photographs("validation")
-    else:
-        pairs = find_all_pairs(Path(root).expanduser(), scale=SCALE, field="--test")
-    return next(pair for pair in pairs if pair.name == name).load(SCALE)
 
 
 def load_picture(path: Path) -> np.ndarray:

@@ -125,15 +125,19 @@ def row_config(row: Row, seed: int, settings: Settings) -> ConfigDict:
             got="one that it does not",
             remedy=FIXED_FIELDS.get(name, ""),
         )
-        stays_zero = name == "finetune.steps" or name.startswith("finetune.weights.")
-        if stays_zero and fields[name] == 0:
-            continue  # a row without stage 2 stays without, and one without a term as well
+        if stays_zero(name) and fields[name] == 0:
+            continue
         try:
             config.update_from_flattened_dict({name: value})
         except (TypeError, ValueError) as error:
             checks.fail(f"--set {name}", expected="a value of its type", got=error, remedy="correct it")
     config.seed = seed
     return reset_idle_blocks(config)
+
+
+def stays_zero(name: str) -> bool:
+    """Tells whether a row keeps a field at 0: one without stage 2 stays without, as one without a term."""
+    return name == "finetune.steps" or name.startswith("finetune.weights.")
 
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:

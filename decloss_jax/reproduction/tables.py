@@ -3,6 +3,7 @@
 The JSON holds everything that was measured; a later call reads it back and adds to it.
 """
 
+import dataclasses
 import json
 import statistics
 from collections.abc import Mapping, Sequence
@@ -256,21 +257,8 @@ def as_json(measured: Measured, settings: Settings) -> dict[str, Any]:
 
 def from_json(entry: Mapping[str, Any], row: Row, settings: Settings) -> Measured:
     """Returns what `as_json` has written of a row."""
-    return Measured(
-        row=row,
-        folder=settings.runs / entry["evaluation"],
-        **{
-            name: entry[name]
-            for name in (
-                "seed",
-                "config_hash",
-                "stage_one_hash",
-                "fields",
-                "versions",
-                "losses",
-                "datasets",
-                "seconds_per_step",
-                "images_per_second",
-            )
-        },
-    )
+    elsewhere = {"row", "folder"}
+    values = {
+        each.name: entry[each.name] for each in dataclasses.fields(Measured) if each.name not in elsewhere
+    }
+    return Measured(row=row, folder=settings.runs / entry["evaluation"], **values)

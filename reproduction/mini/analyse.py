@@ -108,10 +108,10 @@ def measure(loss: Callable, sr: np.ndarray, hr: np.ndarray, side: int) -> dict[s
     from decloss_jax.ops.patches import extract_patches
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(sr, hr)
-    descent = -np.fft.fft2(np.asarray(gradient, np.float64), axes=(1, 2))
+    gradient = np.asarray(gradient, np.float64)
+    descent = -np.fft.fft2(gradient, axes=(1, 2))
     missing, present = (np.fft.fft2(x.astype(np.float64), axes=(1, 2)) for x in (hr - sr, sr))
     power = np.sum(np.abs(descent) ** 2)
-    gradient = np.asarray(gradient, np.float64)
     colour = gradient - gradient.mean(axis=-1, keepdims=True)
     patches, of_patches = (np.asarray(extract_patches(x, side), np.float64) for x in (sr, gradient))
     pixels = patches.reshape(len(patches), -1, sr.shape[-1])

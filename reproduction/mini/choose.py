@@ -21,7 +21,7 @@ from decloss_jax.data.sources import build_source
 from decloss_jax.evaluation.conventions import choose_protocol
 from decloss_jax.evaluation.methods import load_methods
 from decloss_jax.journal import versions
-from decloss_jax.reproduction.paper import TABLE1
+from decloss_jax.reproduction.paper import SCALE, TABLE1
 from decloss_jax.reproduction.runs import Settings, config_hash, evaluate, row_config, train_row
 
 HERE = Path(__file__).resolve().parent
@@ -81,7 +81,7 @@ def main() -> None:
     row, rows = TABLE1[1], read()
     plain = Settings("mini", {"data.root": options.train}, RUNS, [])
     root = link_held_out(row_config(row, 0, plain))
-    protocol = choose_protocol("basicsr", scale=4, metrics=("psnr", "lpips_alex"))
+    protocol = choose_protocol("basicsr", scale=SCALE, metrics=("psnr", "lpips_alex"))
 
     def measure(workdir: Path, stage: str, settings: Settings) -> dict[str, float]:
         methods = load_methods(workdirs=[str(workdir)], stage=stage)
