@@ -57,10 +57,18 @@ def make_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("upscale", help="upscale pictures with a network")
     command.add_argument("input", type=Path, help="a picture, or a folder of pictures")
     command.add_argument("output", type=Path, help="the picture or the folder to write")
-    command.add_argument("--weights", type=Path, required=True, help=WEIGHTS_HELP)
+    weights = command.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--weights", type=Path, help=WEIGHTS_HELP)
+    weights.add_argument(
+        "--interpolate", metavar="A,B,ALPHA", help="(1 - ALPHA) times the weights of A plus ALPHA times B's"
+    )
     command.add_argument("--res-scale", type=float, help=RES_SCALE_HELP)
     command.add_argument("--self-ensemble", action="store_true", help="average over eight flips and turns")
+    command.add_argument("--format", choices=FORMATS, help="of the files written; default: as they are")
     command.add_argument("--tile", type=int, help="largest side that the network sees at once, in LR pixels")
+    command.add_argument(
+        "--overlap", type=int, help="LR pixels that tiles see beyond their part (docs/upscaling.md)"
+    )
     command.add_argument("--overwrite", action="store_true", help="replace existing files")
     command.set_defaults(run=upscale)
 
@@ -99,6 +107,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 WEIGHTS_HELP = "a .pth, .pt or .safetensors file of EDSR or RRDBNet, or the workdir of a run"
+FORMATS = ("png", "jpg", "webp", "tif", "bmp")
 RES_SCALE_HELP = "EDSR's residual scale, where the file does not say it (default: 0.1 for 32 x 256, else 1)"
 
 
@@ -106,20 +115,32 @@ def upscale(options: argparse.Namespace) -> int:
     """Upscales a picture or a folder of pictures."""
     import jax
 
-    from decloss_jax import inference
+    from decloss_jax import inference, parallel
     from decloss_jax.upscaling import upscale_files
 
     scripts.use_compilation_cache()
-    model, params, line = load_network(options.weights, options.res_scale)
+    if options.interpolate:
+        model, params, line = interpolate_networks(options.interpolate, options.res_scale)
+    else:
+        model, params, line = load_network(options.weights, options.res_scale)
     print(line, file=sys.stderr)
+    mesh = parallel.data_mesh(jax.local_devices())
     network = functools.partial(
         inference.upscale,
         model,
-        jax.device_put(params),
-        tile=options.tile or inference.DEFAULT_TILE,
+        jax.device_put(params, parallel.replicated(mesh)),
+        tile=options.tile,
+        overlap=options.overlap,
         self_ensemble=options.self_ensemble,
     )
-    problems = upscale_files(network, options.input, options.output, overwrite=options.overwrite)
+    problems = upscale_files(
+        network,
+        options.input,
+        options.output,
+        scale=model.scale,
+        ending=options.format and f".{options.format}",
+        overwrite=options.overwrite,
+    )
     for problem in problems:
         print(f"decloss_jax upscale: {problem}", file=sys.stderr)
     return 2 if problems else 0
@@ -189,6 +210,42 @@ def reproduce(options: argparse.Namespace) -> int:
         print(stopped, file=sys.stderr)
         return scripts.INTERRUPTED
     return 0
+
+
+def interpolate_networks(text: str, res_scale: float | None) -> tuple[Any, Any, str]:
+    """Loads two networks and mixes their parameters; returns model, parameters and a line on them."""
+    from decloss_jax.weights import interpolate
+
+    first, second, amount = parse_interpolation(text)
+    model, params, line = load_network(first, res_scale)
+    other_model, other_params, other_line = load_network(second, res_scale)
+    checks.check(
+        model == other_model,
+        "--interpolate",
+        expected=f"two networks of one kind; the first is {line}",
+        got=other_line,
+        remedy="choose networks that one training has begun and another gone on with",
+    )
+    mixed = interpolate(params, other_params, amount)
+    return model, mixed, f"{1 - amount:g} x ({line}) + {amount:g} x ({other_line})"
+
+
+def parse_interpolation(text: str) -> tuple[Path, Path, float]:
+    """Parses A,B,ALPHA."""
+    parts = text.split(",")
+    try:
+        first, second, amount = Path(parts[0]), Path(parts[1]), float(parts[2])
+    except (IndexError, ValueError):
+        parts = []
+    checks.check(
+        len(parts) == 3,
+        "--interpolate",
+        expected="A,B,ALPHA, two files of weights and a number",
+        got=text,
+        remedy="write for instance --interpolate psnr.pth,gan.pth,0.8",
+    )
+    checks.check_range("ALPHA of --interpolate", amount, 0, 1)
+    return first, second, amount
 
 
 def load_network(path: Path, res_scale: float | None) -> tuple[Any, Any, str]:

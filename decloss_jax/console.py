@@ -30,11 +30,17 @@ def progress(title: str, total: int, *, done: int = 0, unit: str = "step") -> It
         unit: the name of a unit, in the singular.
 
     Yields:
-        A function `advance(note="")`, to be called after each unit; the note is shown beside the numbers.
+        A function `advance(note="", count=1)`, to be called after each unit, or after `count` of them; the
+        note is shown beside the numbers.
     """
     show = _bar if sys.stderr.isatty() else _lines
     with show(title, total, done, unit) as advance:
         yield advance
+
+
+def _rate(units: int, start: float, unit: str) -> str:
+    value = units / (time.monotonic() - start)
+    return f"{value:,.{0 if value >= 100 else 2}f} {unit}/s"
 
 
 @contextmanager
@@ -52,14 +58,13 @@ def _bar(title: str, total: int, done: int, unit: str) -> Iterator[Callable[...,
     )
     with rich_progress.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=total, completed=done, rate="", note="")
-        start, count, latest_note = time.monotonic(), 0, ""
+        start, new, latest_note = time.monotonic(), 0, ""
 
-        def advance(note: str = "") -> None:
-            nonlocal count, latest_note
-            count += 1
+        def advance(note: str = "", count: int = 1) -> None:
+            nonlocal new, latest_note
+            new += count
             latest_note = note or latest_note
-            rate = f"{count / (time.monotonic() - start):.2f} {unit}/s"
-            bar.update(task, advance=1, rate=rate, note=latest_note)
+            bar.update(task, advance=count, rate=_rate(new, start, unit), note=latest_note)
 
         yield advance
 
@@ -67,17 +72,17 @@ def _bar(title: str, total: int, done: int, unit: str) -> Iterator[Callable[...,
 @contextmanager
 def _lines(title: str, total: int, done: int, unit: str) -> Iterator[Callable[..., None]]:
     start = last = time.monotonic()
-    count, latest_note = 0, ""
+    new, latest_note = 0, ""
 
-    def advance(note: str = "") -> None:
-        nonlocal last, count, latest_note
-        count += 1
+    def advance(note: str = "", count: int = 1) -> None:
+        nonlocal last, new, latest_note
+        new += count
         latest_note = note or latest_note
         now = time.monotonic()
-        if now - last >= PLAIN_LINE_SECONDS or done + count == total:
+        if now - last >= PLAIN_LINE_SECONDS or (done + new == total and count > 0):
             last = now
-            rate = count / (now - start)
-            left = duration((total - done - count) / rate)
-            say(f"{title} {done + count}/{total}  {rate:.2f} {unit}/s  {left} left  {latest_note}".rstrip())
+            left = duration((total - done - new) * (now - start) / new)
+            rate = _rate(new, start, unit)
+            say(f"{title} {done + new}/{total}  {rate}  {left} left  {latest_note}".rstrip())
 
     yield advance

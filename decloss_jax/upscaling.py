@@ -1,55 +1,128 @@
 """Upscales people's picture files: colour by the network, alpha by MATLAB's bicubic."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 from decloss_jax import checks, console
 from decloss_jax.data.images import IMAGE_SUFFIXES
-from decloss_jax.data.pictures import Picture, read_picture, write_picture
+from decloss_jax.data.pictures import (
+    Picture,
+    check_writable,
+    read_picture,
+    without_idle_alpha,
+    write_picture,
+)
+from decloss_jax.ops.padding import Size, shared_shapes
+from decloss_jax.ops.quantize import dequantize, quantize
 from decloss_jax.ops.resize import imresize
 
-Upscale = Callable[[np.ndarray], np.ndarray]  # [h,w,3] in [0,1] -> [s h,s w,3]
+ORIENTATION = 0x0112  # EXIF's tag
+TURNED = (5, 6, 7, 8)  # its values that exchange height and width
+ALPHA_ROWS = 256  # rows of alpha that are resized at once
+ALPHA_OVERLAP = 4  # more than the bicubic kernel sees, which is 2
 
 
-def upscale_files(upscale: Upscale, source: Path, target: Path, *, overwrite: bool = False) -> list[str]:
+class Upscale(Protocol):
+    """Super-resolves one image, as `inference.upscale` does with a network bound to it."""
+
+    def __call__(
+        self, low: np.ndarray, *, shape: Size, dtype: np.dtype, advance: Callable[[int], None]
+    ) -> np.ndarray:
+        """Returns [s h,s w,3] of `dtype` for [h,w,3], uint8, uint16 or floats in [0,1]."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picture to upscale: where it is, where it goes, and the height and width that its header tells."""
+
+    source: Path
+    target: Path
+    size: Size
+
+
+def upscale_files(
+    network: Upscale,
+    source: Path,
+    target: Path,
+    *,
+    scale: int,
+    ending: str | None = None,
+    overwrite: bool = False,
+) -> list[str]:
     """Upscales a picture, or every picture below a folder; a failing one does not stop the others.
 
     Args:
-        upscale: the network.
+        network: super-resolves one image.
         source: a picture, or a folder.
         target: for a picture, the file to write or a folder to write it to; for a folder, a folder, in which
             the files get the same names and sub-folders.
+        scale: s.
+        ending: of the files written, such as ".png", when it is not that of the picture or of `target`.
         overwrite: whether existing files may be replaced.
 
     Returns:
         One sentence for each picture that failed.
 
     Raises:
-        UserError: no picture in `source`.
+        UserError: no picture in `source`, or two pictures that would become one file.
     """
-    problems = []
-    jobs = plan_files(source, target)
-    with console.progress("upscaling", len(jobs), unit="picture") as advance:
+    jobs: list[Job] = []
+    problems: list[str | None] = []
+    for path, goal in plan_files(source, target, ending):
+        try:
+            jobs.append(Job(path, goal, check_job(path, goal, scale, overwrite)))
+        except checks.UserError as error:
+            problems.append(str(error))
+    shapes = shared_shapes(job.size for job in jobs) if jobs else {}
+    total = sum(height * width for height, width in (job.size for job in jobs))
+    with console.progress("upscaling", total, unit="pixel") as advance:
         for job in jobs:
-            try:
-                upscale_file(upscale, *job, overwrite=overwrite)
-            except (checks.UserError, OSError) as error:
-                problems.append(f"{job[0]}: {error}" if isinstance(error, OSError) else str(error))
-            advance(job[0].name)
-    return problems
+            problems.append(upscale_file(network, job, scale, shapes[job.size], advance))
+    return [problem for problem in problems if problem]
 
 
-def plan_files(source: Path, target: Path) -> list[tuple[Path, Path]]:
-    """Lists which file is to become which."""
+def upscale_file(
+    network: Upscale, job: Job, scale: int, shape: Size, advance: Callable[..., None]
+) -> str | None:
+    """Upscales one picture file; returns what went wrong, in one sentence."""
+    done, problem = 0, None
+
+    def report(pixels: int) -> None:
+        nonlocal done
+        done += pixels
+        advance(job.source.name, count=pixels)
+
+    try:
+        picture = without_idle_alpha(read_picture(job.source), job.target)
+        height, width = picture.color.shape[:2]
+        check_writable(job.target, scale * height, scale * width, alpha=picture.alpha is not None)
+        write_picture(job.target, upscale_picture(network, picture, scale, shape, report))
+    except checks.UserError as error:
+        problem = str(error)
+    except (OSError, MemoryError) as error:
+        problem = f"{job.source}: {error or 'not enough memory'}"
+    report(job.size[0] * job.size[1] - done)
+    return problem
+
+
+def plan_files(source: Path, target: Path, ending: str | None) -> list[tuple[Path, Path]]:
+    """Lists which file is to become which; a `target` inside `source` is not looked into."""
     if source.is_file():
-        return [(source, target / source.name if target.is_dir() else target)]
+        goal = target / source.name if target.is_dir() else target
+        return [(source, goal.with_suffix(ending) if ending else goal)]
+    inside = target.resolve()
     found = sorted(
         path
         for path in source.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and path.is_file()
+        and (inside == source.resolve() or inside not in path.resolve().parents)
     )
     checks.check(
         bool(found),
@@ -58,11 +131,27 @@ def plan_files(source: Path, target: Path) -> list[tuple[Path, Path]]:
         got="no picture" if source.is_dir() else "no such file or folder",
         remedy="check the path",
     )
-    return [(path, target / path.relative_to(source)) for path in found]
+    plan: dict[Path, Path] = {}
+    for path in found:
+        goal = target / path.relative_to(source)
+        goal = goal.with_suffix(ending) if ending else goal
+        checks.check(
+            goal not in plan,
+            str(path),
+            expected="a name of its own among the pictures written",
+            got=f"{goal.name}, which {plan.get(goal, path).name} gets too",
+            remedy="rename one of the two",
+        )
+        plan[goal] = path
+    return [(path, goal) for goal, path in plan.items()]
 
 
-def upscale_file(upscale: Upscale, source: Path, target: Path, *, overwrite: bool) -> None:
-    """Upscales one picture file."""
+def check_job(source: Path, target: Path, scale: int, overwrite: bool) -> Size:
+    """Refuses what can be refused before any work, and returns the picture's height and width.
+
+    Raises:
+        UserError: the target exists or cannot hold the picture, or the picture's header cannot be read.
+    """
     checks.check(
         overwrite or not target.exists(),
         str(target),
@@ -70,16 +159,46 @@ def upscale_file(upscale: Upscale, source: Path, target: Path, *, overwrite: boo
         got="an existing one",
         remedy="choose another name or give --overwrite",
     )
-    write_picture(target, upscale_picture(upscale, read_picture(source)))
+    try:
+        with Image.open(source) as image:
+            width, height = image.size
+            if image.getexif().get(ORIENTATION) in TURNED:
+                width, height = height, width
+    except Exception as error:  # Pillow raises errors of many kinds on damaged files
+        checks.fail(
+            str(source),
+            expected="a readable image",
+            got=str(error) or type(error).__name__,
+            remedy="replace the file, or convert it to a PNG with 8 bits",
+        )
+    check_writable(target, scale * height, scale * width, alpha=False)  # whether it has any is not known yet
+    return height, width
 
 
-def upscale_picture(upscale: Upscale, picture: Picture) -> Picture:
+def upscale_picture(
+    network: Upscale, picture: Picture, scale: int, shape: Size, report: Callable[[int], None]
+) -> Picture:
     """Upscales a picture and keeps what it is: gray stays gray, alpha stays, 16 bits stay."""
-    if picture.alpha is None:
-        return replace(picture, color=upscale(picture.color))
-    color = upscale(fill_transparent(picture.color, picture.alpha))
-    alpha = imresize(picture.alpha[..., None], color.shape[0] / picture.alpha.shape[0])[..., 0]
-    return replace(picture, color=color, alpha=np.clip(alpha, 0.0, 1.0).astype(np.float32))
+    dtype = picture.color.dtype
+    visible = picture.color
+    if picture.alpha is not None:
+        visible = fill_transparent(dequantize(picture.color), dequantize(picture.alpha))
+    color = network(visible, shape=shape, dtype=dtype, advance=report)
+    alpha = None if picture.alpha is None else upscale_alpha(picture.alpha, scale)
+    return replace(picture, color=color, alpha=alpha)
+
+
+def upscale_alpha(alpha: np.ndarray, scale: int) -> np.ndarray:
+    """Resizes [h,w] uint8 or uint16 by MATLAB's bicubic to [s h,s w], in strips to save memory."""
+    height, width = alpha.shape
+    resized = np.empty((scale * height, scale * width), alpha.dtype)
+    for start in range(0, height, ALPHA_ROWS):
+        end = min(start + ALPHA_ROWS, height)
+        first = max(0, start - ALPHA_OVERLAP)
+        strip = dequantize(alpha[first : end + ALPHA_OVERLAP])
+        part = imresize(strip[..., None], scale)[scale * (start - first) : scale * (end - first), :, 0]
+        resized[scale * start : scale * end] = quantize(part, alpha.dtype)
+    return resized
 
 
 def fill_transparent(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 
 from decloss_jax import inference
 from decloss_jax.checks import UserError
-from decloss_jax.inference import RECEPTIVE_RADIUS, cut, upscale
+from decloss_jax.inference import cut, receptive_radius, upscale
 from decloss_jax.models import EDSR, RRDBNet
 
 
@@ -44,7 +44,7 @@ def test_upscale_tiles_equal_the_whole_image(size):
 @pytest.mark.parametrize(("scale", "blocks"), [(2, 1), (3, 2), (4, 3)])
 def test_receptive_radius_of_edsr_is_tight(scale, blocks):
     model = EDSR(scale=scale, features=4, blocks=blocks)
-    params, radius = make(model), RECEPTIVE_RADIUS[EDSR](model)
+    params, radius = make(model), receptive_radius(model)
     low = np.repeat(image(41, 3)[None], 2, axis=0)
     low[1, 20] += 0.5
     one, other = jax.jit(model.apply)({"params": params}, low)
@@ -98,13 +98,13 @@ def test_upscale_continues_images_by_reflection(scale, size, options):
 
 def test_upscale_compiles_once_per_shape():
     model = EDSR(scale=2, features=4, blocks=1)
-    params, before = make(model), inference.apply_inside._cache_size()
+    params, before = make(model), inference.apply_in_strips._cache_size()
     for size in [(20, 30), (24, 28), (24, 30)]:
         upscale(model, params, image(*size), shape=(24, 30))
-    assert inference.apply_inside._cache_size() == before + 1
+    assert inference.apply_in_strips._cache_size() == before + 1
     for size in [(65, 70), (100, 65)]:
         upscale(model, params, image(*size), tile=64)
-    assert inference.apply_inside._cache_size() == before + 2
+    assert inference.apply_in_strips._cache_size() == before + 2
 
 
 def test_upscale_takes_8_bits():
@@ -129,14 +129,14 @@ def test_self_ensemble_is_the_mean_over_symmetries():
 
 
 def test_upscale_halves_tiles_when_memory_runs_out(monkeypatch, capsys):
-    low, apply_inside = image(100, 70), inference.apply_inside
+    low, apply_in_strips = image(100, 70), inference.apply_in_strips
 
     def limited(model, params, low, valid):
         if low.shape[1] * low.shape[2] > 50 * 50:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return apply_inside(model, params, low, valid)
+        return apply_in_strips(model, params, low, valid)
 
-    monkeypatch.setattr(inference, "apply_inside", limited)
+    monkeypatch.setattr(inference, "apply_in_strips", limited)
     sr = upscale(EDSR_SMALL, EDSR_PARAMS, low)
     np.testing.assert_allclose(sr, whole(EDSR_SMALL, EDSR_PARAMS, low), rtol=0, atol=2e-6)
     assert "going on with tiles of 48" in capsys.readouterr().err
@@ -146,7 +146,7 @@ def test_upscale_gives_up_when_small_tiles_do_not_fit(monkeypatch):
     def never(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    monkeypatch.setattr(inference, "apply_inside", never)
+    monkeypatch.setattr(inference, "apply_in_strips", never)
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
         upscale(EDSR_SMALL, EDSR_PARAMS, image(40, 40))
 

@@ -1,40 +1,58 @@
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from decloss_jax.checks import UserError
 from decloss_jax.data.pictures import Picture, read_picture
-from decloss_jax.upscaling import fill_transparent, upscale_files, upscale_picture
+from decloss_jax.ops.quantize import dequantize, quantize
+from decloss_jax.ops.resize import imresize
+from decloss_jax.upscaling import fill_transparent, upscale_alpha, upscale_files, upscale_picture
 
 
-def repeat(color):
+def repeat(low, *, shape, dtype, advance):
     """Stands for a network of scale 2."""
-    return color.repeat(2, axis=0).repeat(2, axis=1)
+    advance(low.shape[0] * low.shape[1])
+    sr = dequantize(low).repeat(2, axis=0).repeat(2, axis=1)
+    return quantize(sr, dtype)
 
 
-def picture(color, alpha=None, **options):
-    return Picture(color.astype(np.float32), alpha, **({"gray": False, "bits": 8, "profile": None} | options))
+def upscale_pixels(picture):
+    return upscale_picture(repeat, picture, 2, picture.color.shape[:2], lambda pixels: None)
 
 
-def test_upscale_picture_keeps_what_the_picture_is():
-    color = np.random.default_rng(0).uniform(size=(6, 4, 3))
-    alpha = np.tile(np.linspace(0, 1, 4, dtype=np.float32), (6, 1))
-    result = upscale_picture(repeat, picture(color, alpha, gray=True, bits=16, profile=b"x"))
-    assert (result.gray, result.bits, result.profile) == (True, 16, b"x")
-    assert result.color.shape == (12, 8, 3)
-    assert result.alpha.shape == (12, 8)
-    assert result.alpha.min() >= 0
-    assert result.alpha.max() <= 1
-    assert (np.diff(result.alpha, axis=1) >= 0).all()
+def run(source, target, **options):
+    return upscale_files(repeat, source, target, scale=2, **options)
+
+
+def grey_levels(values, dtype=np.uint8):
+    return quantize(np.asarray(values, np.float32), dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_upscale_picture_keeps_what_the_picture_is(dtype):
+    color = grey_levels(np.random.default_rng(0).uniform(size=(6, 4, 3)), dtype)
+    alpha = grey_levels(np.tile(np.linspace(0, 1, 4), (6, 1)), dtype)
+    result = upscale_pixels(Picture(color, alpha, True, b"profile", b"exif"))
+    assert (result.gray, result.profile, result.exif) == (True, b"profile", b"exif")
+    assert (result.color.shape, result.color.dtype) == ((12, 8, 3), dtype)
+    assert (result.alpha.shape, result.alpha.dtype) == ((12, 8), dtype)
+    assert (np.diff(result.alpha.astype(int), axis=1) >= 0).all()
 
 
 def test_upscale_picture_does_not_show_the_network_what_lies_under_alpha():
-    alpha = np.ones((8, 8), np.float32)
+    alpha = np.full((8, 8), 255, np.uint8)
     alpha[:, 4:] = 0
-    white = np.ones((8, 8, 3))
-    black = np.where(alpha[..., None] > 0, white, 0)
-    expected = upscale_picture(repeat, picture(white, alpha)).color
-    np.testing.assert_array_equal(upscale_picture(repeat, picture(black, alpha)).color, expected)
+    white = np.full((8, 8, 3), 255, np.uint8)
+    black = np.where(alpha[..., None] > 0, white, 0).astype(np.uint8)
+    expected = upscale_pixels(Picture(white, alpha)).color
+    np.testing.assert_array_equal(upscale_pixels(Picture(black, alpha)).color, expected)
+
+
+@pytest.mark.parametrize("height", [1, 5, 256, 257, 600])
+def test_upscale_alpha_in_strips_equals_bicubic_of_the_whole(height):
+    alpha = np.random.default_rng(0).integers(0, 256, (height, 7), np.uint8)
+    whole = imresize(dequantize(alpha)[..., None], 3)[..., 0]
+    np.testing.assert_array_equal(upscale_alpha(alpha, 3), quantize(whole, np.uint8))
 
 
 def test_fill_transparent_keeps_visible_colours_and_hides_what_lies_under_alpha():
@@ -80,7 +98,7 @@ def make_folder(folder):
 def test_upscale_files_does_a_folder_and_goes_on_after_a_bad_file(tmp_path):
     source = make_folder(tmp_path / "in")
     (source / "broken.png").write_bytes(b"broken")
-    problems = upscale_files(repeat, source, tmp_path / "out")
+    problems = run(source, tmp_path / "out")
     assert len(problems) == 1
     assert "broken.png" in problems[0]
     written = sorted(
@@ -93,20 +111,20 @@ def test_upscale_files_does_a_folder_and_goes_on_after_a_bad_file(tmp_path):
 def test_upscale_files_overwrites_only_when_told_so(tmp_path):
     source = make_folder(tmp_path / "in") / "a.png"
     target = tmp_path / "out.png"
-    assert upscale_files(repeat, source, target) == []
+    assert run(source, target) == []
     before = target.read_bytes()
     target.write_bytes(b"precious")
-    (problem,) = upscale_files(repeat, source, target)
+    (problem,) = run(source, target)
     assert "give --overwrite" in problem
     assert target.read_bytes() == b"precious"
-    assert upscale_files(repeat, source, target, overwrite=True) == []
+    assert run(source, target, overwrite=True) == []
     assert target.read_bytes() == before
 
 
 def test_upscale_files_writes_a_picture_into_an_existing_folder(tmp_path):
     source = make_folder(tmp_path / "in") / "a.png"
     (tmp_path / "out").mkdir()
-    assert upscale_files(repeat, source, tmp_path / "out") == []
+    assert run(source, tmp_path / "out") == []
     assert (tmp_path / "out" / "a.png").is_file()
 
 
@@ -116,4 +134,66 @@ def test_upscale_files_writes_a_picture_into_an_existing_folder(tmp_path):
 def test_upscale_files_says_when_there_is_nothing_to_do(tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=message):
-        upscale_files(repeat, tmp_path / name, tmp_path / "out")
+        run(tmp_path / name, tmp_path / "out")
+
+
+def test_upscale_files_chooses_the_format(tmp_path):
+    source = make_folder(tmp_path / "in")
+    assert run(source, tmp_path / "out", ending=".webp") == []
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a.webp", "b.webp"]
+    (source / "a.jpg").write_bytes((source / "sub" / "b.jpg").read_bytes())
+    with pytest.raises(UserError, match=r"a\.webp, which a\.jpg gets too"):
+        run(source, tmp_path / "other", ending=".webp")
+    assert not (tmp_path / "other").exists()
+
+
+def test_upscale_files_does_not_look_into_its_own_results(tmp_path):
+    source = make_folder(tmp_path / "in")
+    assert run(source, source / "out") == []
+    assert run(source, source / "out", overwrite=True) == []
+    assert sorted(path.name for path in (source / "out").rglob("*.*")) == ["a.png", "b.jpg"]
+
+
+def test_upscale_files_refuses_before_the_network_has_worked(tmp_path):
+    def never(*arguments, **options):
+        raise AssertionError("the network was asked")
+
+    def problem(name):
+        (text,) = upscale_files(never, tmp_path / "in.png", tmp_path / name, scale=2)
+        return text
+
+    Image.new("L", (9000, 2)).save(tmp_path / "in.png")
+    assert "at most 16383 pixels along a side of a WEBP picture, got 18000 x 4" in problem("out.webp")
+    assert "ending of" in problem("out.gif")
+    Image.new("LA", (9, 2), (3, 7)).save(tmp_path / "in.png")
+    assert "expected an opaque picture for JPEG, got one with alpha" in problem("out.jpg")
+
+
+def test_upscale_files_drops_an_alpha_that_hides_nothing_where_the_format_has_none(tmp_path):
+    Image.new("RGBA", (4, 3), (9, 8, 7, 255)).save(tmp_path / "in.png")
+    assert run(tmp_path / "in.png", tmp_path / "out.jpg") == []
+    assert run(tmp_path / "in.png", tmp_path / "out.png") == []
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.mode == "RGBA"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upscale_files_turns_pictures_upright(tmp_path, orientation):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112], exif[271] = orientation, "Maker"
+    Image.fromarray(pixels).save(tmp_path / "in.png", exif=exif)
+    assert run(tmp_path / "in.png", tmp_path / "out.png") == []
+    with Image.open(tmp_path / "in.png") as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    with Image.open(tmp_path / "out.png") as image:
+        assert dict(image.getexif()) == {271: "Maker"}
+        np.testing.assert_array_equal(np.asarray(image)[::2, ::2], upright)
+
+
+def test_upscale_files_shows_how_far_it_is_and_counts_what_fails(tmp_path, capsys):
+    source = make_folder(tmp_path / "in")
+    Image.new("CMYK", (6, 3)).save(source / "c.jpg")
+    (problem,) = run(source, tmp_path / "out")
+    assert "CMYK" in problem
+    assert "upscaling 58/58" in capsys.readouterr().err

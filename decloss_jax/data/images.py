@@ -2,13 +2,16 @@
 
 import io
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from decloss_jax import checks
 
+BITS_PER_SAMPLE = 258  # TIFF's tag
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -39,7 +42,7 @@ def read_image(path: Path) -> np.ndarray:
 
     Raises:
         UserError: the file, by name, cannot be read, has transparent pixels or pixels of another kind (CMYK,
-            floating point, 16-bit colour in another format than PNG).
+            floating point, 16-bit colour in planes).
     """
     return decode_image(path, str(path))
 
@@ -80,7 +83,7 @@ def decode_pixels(source: Path | io.BytesIO) -> np.ndarray:
         elif upright.mode.startswith("I;16"):
             gray = np.asarray(upright, np.uint16)
             return np.repeat(gray[..., None], 3, axis=-1)
-        elif image.format == "PNG" and layout in ("RGB;16B", "RGBA;16B"):
+        elif image.format in ("PNG", "TIFF") and layout.partition(";")[0] in ("RGB", "RGBA"):
             return np.asarray(upright) * np.uint16(256) + decode_low_bytes(source)
         raise ValueError(f"{layout or upright.mode} pixels")
 
@@ -91,13 +94,30 @@ def sixteen_bit_layout(image: ImageFile.ImageFile) -> str | None:
     Pillow keeps 16 bits of gray ("I;16"), but cuts colour down to the upper 8 without a word.
     """
     layouts = re.findall(r"\w+;16[BLN]", " ".join(str(tile.args) for tile in image.tile))
-    return layouts[0] if layouts else None
+    if layouts:
+        return layouts[0]
+    tags: Any = getattr(image, "tag_v2", {})  # of TIFF
+    planar = image.mode in ("RGB", "RGBA") and max(tags.get(BITS_PER_SAMPLE, (8,))) > 8
+    return "planar;16" if planar else None
 
 
 def decode_low_bytes(source: Path | io.BytesIO) -> np.ndarray:
-    """Decodes the lower 8 of a PNG's 16 bits: read as little-endian, they are the 8 that Pillow keeps."""
+    """Decodes the lower 8 of 16 bits: read in the other order of bytes, they are what Pillow keeps."""
+    native = "L" if sys.byteorder == "little" else "B"
+    other = {"B": "L", "L": "B", "N": "L" if native == "B" else "B"}
+
+    def swap(argument: Any) -> Any:
+        if not isinstance(argument, str):
+            return argument
+        return re.sub(r";16([BLN])", lambda match: f";16{other[match[1]]}", argument)
+
     with Image.open(source) as image:
-        image.tile = [tile._replace(args=str(tile.args).replace(";16B", ";16L")) for tile in image.tile]
+        image.tile = [
+            tile._replace(
+                args=tuple(map(swap, tile.args)) if isinstance(tile.args, tuple) else swap(tile.args)
+            )
+            for tile in image.tile
+        ]
         return np.asarray(ImageOps.exif_transpose(image))
 
 

@@ -5,6 +5,8 @@ Parameter names are BasicSR's with dots written as slashes and underscores (`bod
 taken off, the image multiplied by 255, and both undone at the end.
 """
 
+import functools
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -28,9 +30,9 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        y = nn.relu(conv3x3(x, self.features, name="conv1", dtype=self.dtype))
-        y = conv3x3(y, self.features, name="conv2", dtype=self.dtype)
-        return x + self.res_scale * y
+        conv = functools.partial(conv3x3, self.features, self.features, dtype=self.dtype)
+        y = nn.relu(conv(name="conv1")(x))
+        return x + self.res_scale * conv(name="conv2")(y)
 
 
 class EDSR(nn.Module):
@@ -50,21 +52,32 @@ class EDSR(nn.Module):
     res_scale: float = 1.0
     dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, low: Array) -> Array:
-        checks.check_images("low", low, channels=3)
+    def setup(self) -> None:
         factors = checks.look_up(UPSAMPLE_FACTORS, self.scale, "EDSR scale")
-        mean = jnp.asarray(DIV2K_MEAN, jnp.float32)
+        conv = functools.partial(conv3x3, self.features, dtype=self.dtype)
+        block = functools.partial(ResidualBlock, self.features, self.res_scale, self.dtype)
+        self.conv_first = conv3x3(3, self.features, dtype=self.dtype)
+        self.body = [block() for _ in range(self.blocks)]
+        self.conv_after_body = conv(self.features)
+        # BasicSR's Sequential counts the parameterless PixelShuffle too: upsample.0, upsample.2.
+        self.upsample = {str(2 * i): conv(self.features * r**2) for i, r in enumerate(factors)}
+        self.conv_last = conv(3)
 
-        x = ((low - mean) * PIXEL_RANGE).astype(self.dtype)
-        x = conv3x3(x, self.features, name="conv_first", dtype=self.dtype)
+    def __call__(self, low: Array) -> Array:
+        return self.reconstruct(self.extract(low))
+
+    def extract(self, low: Array) -> Array:
+        """Extracts features, at the size of the LR images: [N,h,w,3] -> [N,h,w,features]."""
+        checks.check_images("low", low, channels=3)
+        mean = jnp.asarray(DIV2K_MEAN, jnp.float32)
+        x = self.conv_first(((low - mean) * PIXEL_RANGE).astype(self.dtype))
         y = x
-        for i in range(self.blocks):
-            y = ResidualBlock(self.features, self.res_scale, self.dtype, name=f"body_{i}")(y)
-        y = conv3x3(y, self.features, name="conv_after_body", dtype=self.dtype) + x
-        for stage, factor in enumerate(factors):
-            # BasicSR's Sequential counts the parameterless PixelShuffle too: upsample.0, upsample.2.
-            y = conv3x3(y, self.features * factor**2, name=f"upsample_{2 * stage}", dtype=self.dtype)
-            y = pixel_shuffle(y, factor)
-        y = conv3x3(y, 3, name="conv_last", dtype=self.dtype)
-        return y.astype(jnp.float32) / PIXEL_RANGE + mean
+        for block in self.body:
+            y = block(y)
+        return self.conv_after_body(y) + x
+
+    def reconstruct(self, features: Array) -> Array:
+        """Makes the images of their features: [N,h,w,features] -> [N,s h,s w,3], float32."""
+        for conv, factor in zip(self.upsample.values(), UPSAMPLE_FACTORS[self.scale], strict=True):
+            features = pixel_shuffle(conv(features), factor)
+        return self.conv_last(features).astype(jnp.float32) / PIXEL_RANGE + jnp.asarray(DIV2K_MEAN)

@@ -26,29 +26,31 @@ def torch_bias_init(fan_in: int) -> nn.initializers.Initializer:
 
 
 def conv3x3(
-    x: Array, features: int, *, name: str, dtype: DTypeLike, kaiming_gain: float | None = None
-) -> Array:
-    """Applies a 3x3 convolution with stride 1 and padding 1; to be called inside a compact module.
+    inputs: int,
+    outputs: int,
+    *,
+    name: str | None = None,
+    dtype: DTypeLike,
+    kaiming_gain: float | None = None,
+) -> nn.Conv:
+    """Makes a 3x3 convolution with stride 1 and padding 1: [N,H,W,inputs] -> [N,H,W,outputs] of `dtype`.
 
     Args:
-        x: [N,H,W,C].
-        features: output channels.
-        name: parameter name, equal to BasicSR's.
+        inputs: channels that it will see.
+        outputs: channels that it gives.
+        name: parameter name, equal to BasicSR's, in a compact module; in `setup` the attribute's name is it.
         dtype: dtype of the computation; parameters stay float32.
         kaiming_gain: None for torch's default initialisers of kernel and bias; a number for a normal kernel
             with standard deviation kaiming_gain sqrt(2/fan_in) and a zero bias, as in ESRGAN's dense blocks.
-
-    Returns:
-        [N,H,W,features] of `dtype`.
     """
     if kaiming_gain is None:
         kernel_init = torch_kernel_init
-        bias_init = torch_bias_init(fan_in=9 * x.shape[-1])
+        bias_init = torch_bias_init(fan_in=9 * inputs)
     else:
         kernel_init = nn.initializers.variance_scaling(2.0 * kaiming_gain**2, "fan_in", "normal")
         bias_init = nn.initializers.zeros_init()
-    conv = nn.Conv(
-        features,
+    return nn.Conv(
+        outputs,
         (3, 3),
         padding=((1, 1), (1, 1)),
         dtype=dtype,
@@ -56,4 +58,3 @@ def conv3x3(
         bias_init=bias_init,
         name=name,
     )
-    return conv(x)

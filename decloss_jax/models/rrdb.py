@@ -4,6 +4,8 @@
 as BasicSR does.
 """
 
+import functools
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -32,12 +34,14 @@ class ResidualDenseBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        def conv(seen: Array, outputs: int, name: str) -> Array:
+            inputs = seen.shape[-1]
+            return conv3x3(inputs, outputs, name=name, dtype=self.dtype, kaiming_gain=DENSE_INIT_GAIN)(seen)
+
         seen = x
         for k in range(1, 5):
-            y = conv3x3(seen, self.growth, name=f"conv{k}", dtype=self.dtype, kaiming_gain=DENSE_INIT_GAIN)
-            seen = jnp.concatenate([seen, leaky_relu(y)], axis=-1)
-        y = conv3x3(seen, self.features, name="conv5", dtype=self.dtype, kaiming_gain=DENSE_INIT_GAIN)
-        return x + RESIDUAL_SCALE * y
+            seen = jnp.concatenate([seen, leaky_relu(conv(seen, self.growth, f"conv{k}"))], axis=-1)
+        return x + RESIDUAL_SCALE * conv(seen, self.features, "conv5")
 
 
 class RRDB(nn.Module):
@@ -74,21 +78,32 @@ class RRDBNet(nn.Module):
     dtype: DTypeLike = jnp.float32
     remat: bool = False
 
-    @nn.compact
-    def __call__(self, low: Array) -> Array:
-        checks.check_images("low", low, channels=3)
+    def setup(self) -> None:
         factor = checks.look_up(UNSHUFFLE_FACTORS, self.scale, "RRDBNet scale")
+        conv = functools.partial(conv3x3, self.features, dtype=self.dtype)
         block = nn.remat(RRDB) if self.remat else RRDB
+        self.conv_first = conv3x3(3 * factor**2, self.features, dtype=self.dtype)
+        self.body = [block(self.features, self.growth, self.dtype) for _ in range(self.blocks)]
+        self.conv_body = conv(self.features)
+        self.conv_up1, self.conv_up2 = conv(self.features), conv(self.features)
+        self.conv_hr = conv(self.features)
+        self.conv_last = conv(3)
 
-        def conv(x: Array, features: int, name: str) -> Array:
-            return conv3x3(x, features, name=name, dtype=self.dtype)
+    def __call__(self, low: Array) -> Array:
+        return self.reconstruct(self.extract(low))
 
-        x = conv(pixel_unshuffle(low, factor).astype(self.dtype), self.features, "conv_first")
+    def extract(self, low: Array) -> Array:
+        """Extracts features at a quarter of the SR images' size: [N,h,w,3] -> [N,s h/4,s w/4,features]."""
+        checks.check_images("low", low, channels=3)
+        x = self.conv_first(pixel_unshuffle(low, UNSHUFFLE_FACTORS[self.scale]).astype(self.dtype))
         y = x
-        for i in range(self.blocks):
-            y = block(self.features, self.growth, self.dtype, name=f"body_{i}")(y)
-        y = x + conv(y, self.features, "conv_body")
-        y = leaky_relu(conv(upsample_nearest_x2(y), self.features, "conv_up1"))
-        y = leaky_relu(conv(upsample_nearest_x2(y), self.features, "conv_up2"))
-        y = leaky_relu(conv(y, self.features, "conv_hr"))
-        return conv(y, 3, "conv_last").astype(jnp.float32)
+        for block in self.body:
+            y = block(y)
+        return x + self.conv_body(y)
+
+    def reconstruct(self, features: Array) -> Array:
+        """Makes the images of their features, four times as large: float32, 3 channels."""
+        y = leaky_relu(self.conv_up1(upsample_nearest_x2(features)))
+        y = leaky_relu(self.conv_up2(upsample_nearest_x2(y)))
+        y = leaky_relu(self.conv_hr(y))
+        return self.conv_last(y).astype(jnp.float32)

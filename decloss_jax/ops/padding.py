@@ -47,10 +47,10 @@ def side_levels(sides: list[int], levels: int) -> list[int]:
     return sorted({int(side) for side in np.quantile(sides, shares, method="higher")})
 
 
-def pad_to(image: np.ndarray, shape: Size) -> np.ndarray:
-    """Pads [H,W,C] with zeros at the bottom and on the right to `shape`."""
-    missing = [(0, shape[axis] - image.shape[axis]) for axis in range(2)]
-    return np.pad(image, (*missing, (0, 0)))
+def pad_to(images: np.ndarray, shape: Size) -> np.ndarray:
+    """Pads [...,H,W,C] with zeros at the bottom and on the right to `shape`."""
+    missing = [(0, side - had) for side, had in zip(shape, images.shape[-3:-1], strict=True)]
+    return np.pad(images, [(0, 0)] * (images.ndim - 3) + missing + [(0, 0)])
 
 
 def valid_mask(shape: Size, valid: Array) -> Array:

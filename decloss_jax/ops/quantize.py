@@ -1,4 +1,6 @@
-"""The one rule by which images in [0, 1] become 8 bits. NumPy only."""
+"""The one rule by which images in [0, 1] become integers, and back. NumPy only."""
+
+from typing import Any
 
 import numpy as np
 
@@ -6,15 +8,21 @@ from decloss_jax import checks
 
 
 def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Quantizes images to 8 bits as BasicSR does before saving and measuring: round(255 clip(x, 0, 1)).
+    """Quantizes images in [0,1] to 8 bits as BasicSR does before saving and measuring (`quantize`)."""
+    return quantize(images, np.uint8)
+
+
+def quantize(images: np.ndarray, dtype: Any) -> np.ndarray:
+    """Quantizes images: round(m clip(x, 0, 1)) with m = 255 for uint8 and 65535 for uint16.
 
     Ties go to the even neighbour (NumPy's rounding), in float32.
 
     Args:
         images: any shape, [0,1]; values outside are clipped.
+        dtype: uint8 or uint16.
 
     Returns:
-        uint8 of the same shape.
+        The same shape, of `dtype`.
 
     Raises:
         UserError: a value is NaN or infinite, for which no grey level would be honest.
@@ -28,4 +36,10 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
         got=f"{finite.size - np.count_nonzero(finite)} of {finite.size} values NaN or infinite",
         remedy="check the weights that made them",
     )
-    return np.rint(np.clip(values, 0.0, 1.0) * np.float32(255.0)).astype(np.uint8)
+    return np.rint(np.clip(values, 0.0, 1.0) * np.float32(np.iinfo(dtype).max)).astype(dtype)
+
+
+def dequantize(images: np.ndarray) -> np.ndarray:
+    """Brings uint8 and uint16 images to float32 in [0,1]; floats become float32 as they are."""
+    values = images.astype(np.float32)
+    return values / np.float32(np.iinfo(images.dtype).max) if images.dtype.kind == "u" else values

@@ -1,6 +1,6 @@
 """Weights to and from files of PyTorch and safetensors."""
 
-from decloss_jax.weights.generators import describe, load_generator, save_generator
+from decloss_jax.weights.generators import describe, interpolate, load_generator, save_generator
 from decloss_jax.weights.torch_reader import read_torch
 
-__all__ = ["describe", "load_generator", "read_torch", "save_generator"]
+__all__ = ["describe", "interpolate", "load_generator", "read_torch", "save_generator"]

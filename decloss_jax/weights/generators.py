@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import ml_dtypes  # noqa: F401  (gives NumPy, and thereby safetensors, the dtype bfloat16)
+import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
 
@@ -38,6 +40,21 @@ MODEL_ATTRIBUTES = {"edsr": ("res_scale",), "rrdb": ("growth",)}  # beside scale
 EDSR_LARGE = {"blocks": 32, "features": 256}
 LARGE_RES_SCALE, BASELINE_RES_SCALE = 0.1, 1.0
 ASSUMED = "assumed from the size"  # `res_scale_from` where neither the caller nor the file says it
+
+
+def interpolate(first: Any, second: Any, amount: float) -> Any:
+    """Mixes the parameters of two networks of one kind, as ESRGAN does to weigh fidelity against texture.
+
+    Args:
+        first: nested dictionaries of arrays.
+        second: of the same names and shapes.
+        amount: alpha, 0 for the first and 1 for the second network; ESRGAN's picture is at 0.8.
+
+    Returns:
+        (1 - alpha) first + alpha second (ESRGAN, Eq. 4).
+    """
+    a = np.float32(amount)
+    return jax.tree.map(lambda x, y: (1 - a) * np.asarray(x) + a * np.asarray(y), first, second)
 
 
 def load_generator(
