@@ -23,6 +23,7 @@ examples:
   python -m decloss_jax upscale pictures/ larger/ --weights runs/quickstart
   python -m decloss_jax convert RRDB_ESRGAN_x4.pth rrdb.safetensors
   python -m decloss_jax check-data data/DIV2K data/Set5
+  python -m decloss_jax plot runs/quickstart
   python -m decloss_jax compare-torch
   python -m decloss_jax reproduce table1 --scale mini --train data/BSDS400 --test data/Set5,data/BSD100
 """
@@ -89,6 +90,11 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--weights", type=Path, help=f"{WEIGHTS_HELP}, to compare on")
     command.add_argument("--res-scale", type=float, help=RES_SCALE_HELP)
     command.set_defaults(run=compare_torch)
+
+    command = commands.add_parser("plot", help="draw losses, learning rate and metrics of runs")
+    command.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR", help="of train.py")
+    command.add_argument("--out", type=Path, metavar="DIR", help="default: plots/ in the first WORKDIR")
+    command.set_defaults(run=plot)
 
     command = commands.add_parser("reproduce", help="train and measure the rows of a table of the paper")
     command.add_argument("target", choices=tuple(EXPERIMENTS))
@@ -185,6 +191,15 @@ def compare_torch(options: argparse.Namespace) -> int:
         print(line)
         network = (model, params)
     return 0 if compare(network) else 1
+
+
+def plot(options: argparse.Namespace) -> int:
+    """Draws the journals of runs."""
+    from decloss_jax.plots import draw_runs
+
+    for path in draw_runs(options.workdirs, options.out or options.workdirs[0] / "plots"):
+        print(path)
+    return 0
 
 
 def reproduce(options: argparse.Namespace) -> int:
