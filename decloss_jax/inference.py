@@ -27,7 +27,7 @@ from decloss_jax.ops.quantize import dequantize, quantize
 
 SMALLEST_TILE = 32
 ALIGNMENT = 4  # tiles start at multiples of it: RRDBNet unshuffles blocks of 2x2 or 4x4 pixels
-LARGEST_BUDGET = 3 << 28  # bytes for the features of a tile, 768 MiB: larger tiles gain little
+LARGEST_BUDGET = 1 << 29  # bytes for the features of a tile, 512 MiB: larger tiles gain little
 STRIP_AREA = 16384  # feature pixels of a strip; the x4 activations of EDSR-baseline then take 128 MiB
 SMALLEST_STRIP = 16  # rows
 STRIP_RADIUS = 2  # how far `reconstruct` sees to each side, in feature pixels, of either network
@@ -122,7 +122,7 @@ def upscale(
         params: its parameters; of `parallel.replicated` ones no copy is made.
         low: [h,w,3], uint8, uint16, or floats in [0,1].
         tile: largest side of what the network sees at once, in LR pixels, a multiple of 4; by default chosen
-            from the memory that is free (864 for EDSR-baseline where there is enough).
+            from the memory that is free (704 for EDSR-baseline where there is enough).
         overlap: LR pixels seen beyond the used part of a tile, where there is a neighbour. By default the
             receptive radius for EDSR, and less for RRDBNet (docs/upscaling.md).
         shape: height and width to compile for when the image is smaller (`ops.padding.shared_shapes`); the

@@ -1,0 +1,128 @@
+"""Figure 2's idea as a picture: where mini-patches of HR and of each row's SR lie, by t-SNE."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decloss_jax import files
+from decloss_jax.evaluation.run import ImageSet, open_sets
+from decloss_jax.ops.patches import extract_patches
+from decloss_jax.report.pictures import find_detail
+from decloss_jax.reproduction.figures import load_evaluated
+from decloss_jax.reproduction.paper import SCALE
+from decloss_jax.reproduction.runs import Measured, Settings
+
+SIDE = 128  # HR pixels of the detail: 256 mini-patches
+PATCH_SIZE = 8  # of Sec. 5.1
+PERPLEXITY = 30.0  # scikit-learn's, and the t-SNE paper's middle
+SEED = 0
+HR = "HR"
+
+
+def draw_embeddings(measured: Sequence[Measured], settings: Settings, out: Path, name: str) -> None:
+    """Draws, for each test set, one detail and the t-SNE of its mini-patches: NAME-SET.png and .csv.
+
+    The detail is the place of the set where HR varies most. Distances in such a map mean little beyond who is
+    whose neighbour, so the legend tells the distances between the mini-patches themselves: of SR to the
+    same place of HR, and to the nearest of the detail's HR mini-patches.
+    """
+    for image_set in open_sets(settings.tests, SCALE, field="--test"):
+        image, hr, place = most_varied(image_set)
+        details = {HR: hr[place]}
+        for m in measured:
+            details[m.row.name] = load_evaluated(m, image_set.name, image)[place]
+        nodes = {source: mini_patches(detail) for source, detail in details.items()}
+        positions = embed(nodes)
+        distances = {source: distances_to_hr(nodes[source], nodes[HR]) for source in nodes if source != HR}
+        path = out / f"{name}-{image_set.name}"
+        files.write_atomically(path.with_suffix(".csv"), as_csv(positions, distances))
+        draw(f"{image_set.name}: {image}", details, positions, distances, path.with_suffix(".png"))
+
+
+def most_varied(image_set: ImageSet) -> tuple[str, np.ndarray, tuple[slice, slice]]:
+    """Finds the detail of a set with the largest variance: the image's name, HR [H,W,3] uint8, the place."""
+
+    def candidates() -> Any:
+        for pair in image_set.pairs:
+            _, hr = pair.load(SCALE)
+            place = find_detail(hr, SIDE)
+            yield float(np.var(hr[place])), pair.name, hr, place
+
+    _, image, hr, place = max(candidates(), key=lambda candidate: candidate[0])
+    return image, hr, place
+
+
+def mini_patches(detail: np.ndarray) -> np.ndarray:
+    """Returns the mini-patches [P,D] of a detail [H,W,3] uint8, in [0,1]; what p leaves over is cut off."""
+    height, width = (side - side % PATCH_SIZE for side in detail.shape[:2])
+    return np.asarray(extract_patches(detail[None, :height, :width] / np.float32(255), PATCH_SIZE))
+
+
+def embed(nodes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Maps the mini-patches of all sources to the plane together, by t-SNE: source -> [P,2]."""
+    from sklearn.manifold import TSNE
+
+    together = np.concatenate(list(nodes.values()))
+    perplexity = min(PERPLEXITY, (len(together) - 1) / 3)
+    plane = TSNE(perplexity=perplexity, init="pca", random_state=SEED).fit_transform(together)
+    ends = np.cumsum([len(patches) for patches in nodes.values()])[:-1]
+    return dict(zip(nodes, np.split(plane, ends), strict=True))
+
+
+def distances_to_hr(patches: np.ndarray, hr_patches: np.ndarray) -> np.ndarray:
+    """Returns [P,2]: of each mini-patch the rms difference to HR's at its place, and to HR's nearest."""
+    every = np.sqrt(np.mean((patches[:, None] - hr_patches[None]) ** 2, axis=-1))
+    return np.stack([np.diagonal(every), every.min(axis=1)], axis=-1)
+
+
+def as_csv(positions: Mapping[str, np.ndarray], distances: Mapping[str, np.ndarray]) -> str:
+    """Writes a line for each mini-patch: source, number, position in the plane, distances where it has any."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["source", "mini_patch", "x", "y", "rms_to_own_hr", "rms_to_nearest_hr"])
+    for source, places in positions.items():
+        own = distances.get(source)
+        for number, (x, y) in enumerate(places):
+            writer.writerow([source, number, x, y, *(("", "") if own is None else own[number])])
+    return buffer.getvalue()
+
+
+def draw(
+    title: str,
+    details: Mapping[str, np.ndarray],
+    positions: Mapping[str, np.ndarray],
+    distances: Mapping[str, np.ndarray],
+    path: Path,
+) -> None:
+    """Draws the details above each other, and beside them the map; lines lead from SR to HR's same place."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(10, 2.6 * len(details)), layout="constrained")
+    grid = figure.add_gridspec(len(details), 2, width_ratios=(1, 3))
+    for row, (source, detail) in enumerate(details.items()):
+        axis = figure.add_subplot(grid[row, 0])
+        axis.imshow(detail, interpolation="nearest")
+        axis.set_title(source, fontsize=8)
+        axis.axis("off")
+    axis = figure.add_subplot(grid[:, 1])
+    for number, (source, places) in enumerate(positions.items()):
+        color = "black" if source == HR else f"C{number - 1}"
+        label = source
+        if source in distances:
+            own, nearest = distances[source].mean(axis=0)
+            label = f"{source}: rms {own:.4f} to its HR, {nearest:.4f} to the nearest"
+            ends = np.stack([places, positions[HR]], axis=1)
+            axis.plot(*ends.transpose(2, 1, 0), color=color, linewidth=0.4, alpha=0.5)
+        axis.scatter(*places.T, s=10, color=color, label=label, zorder=2)
+    axis.set(title=f"{title}: mini-patches by t-SNE", xticks=[], yticks=[])
+    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0))
+    with files.replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
+    plt.close(figure)
