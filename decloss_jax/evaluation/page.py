@@ -220,7 +220,9 @@ def make_scene(
         for (kind, name), picture in pictures.items()
     ]
     height, width = whole[place].shape[:2]
-    rows, columns = find_detail(whole[place], FOCUS_SIDE)
+    first = next(iter(pictures.values()))
+    # At first the magnifiers show where the first version and the last differ most.
+    rows, columns = find_detail(np.subtract(whole[place], first[place], dtype=np.int64), FOCUS_SIDE)
     focus = (columns.start + FOCUS_SIDE // 2, rows.start + FOCUS_SIDE // 2)
     return Scene(image, describe_part(place, whole.shape), width, height, focus, versions)
 
