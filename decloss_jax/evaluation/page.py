@@ -143,6 +143,8 @@ def make_section(
     shown = {version.name for scene in scenes for version in scene.versions if version.kind == "method"}
     without = [e.method for e in evaluations if e.method not in shown]
     remarks = []
+    if rows.columns and not rows.lines:
+        remarks.append("The values of each image are in rows.csv: too many for this page.")
     if not scenes or any(scene.versions[-1].kind != "hr" for scene in scenes):
         remarks.append(
             f"HR images of {dataset} were not found where they lay: they, the bicubic and the error maps are "
