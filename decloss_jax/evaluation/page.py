@@ -19,6 +19,7 @@ from decloss_jax.report.page import Scene, Section, Version, render_page
 from decloss_jax.report.pictures import choose_side, find_detail, picture_uri
 from decloss_jax.report.table import Column, Line, Table
 
+BICUBIC = "bicubic"  # where it is no method, the page makes it of the LR image
 SAMPLES_PER_SET = 4  # images on the page
 MOST_ROWS = 1000  # of a set, one for each image and method; of more, the page shows none
 LONGEST_TITLE = 60  # characters of the names of methods in it
@@ -106,7 +107,9 @@ def write_page(evaluations: Sequence[Evaluation], pairs: Pairs, path: Path) -> N
     table = make_table(evaluations)
     own = {name: [e for e in evaluations if name in e.datasets] for name in datasets_of(evaluations)}
     samples = {name: list(of[0].datasets[name].rows)[:SAMPLES_PER_SET] for name, of in own.items()}
-    pictures = sum(len(samples[name]) * (len(of) + 2) for name, of in own.items())
+    # Beside the methods, HR and, unless it is one of them, bicubic.
+    extra = 1 + (BICUBIC not in [e.method for e in evaluations])
+    pictures = sum(len(samples[name]) * (len(of) + extra) for name, of in own.items())
     sections = []
     with console.progress(f"pictures of {path.name}", sum(map(len, samples.values())), unit="image") as done:
         for name, of in own.items():
@@ -196,7 +199,7 @@ def make_scene(
     if pair is not None:
         scale = evaluations[0].scale
         low, hr = pair.load(scale)
-        bicubic = {} if "bicubic" in srs else {("bicubic", "bicubic"): bicubic_upscale(low, scale)}
+        bicubic = {} if BICUBIC in srs else {("bicubic", BICUBIC): bicubic_upscale(low, scale)}
         pictures = {**bicubic, **pictures, ("hr", "HR"): hr}
     if not pictures:
         return Scene(image, "", 0, 0, (0, 0), [])
