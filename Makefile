@@ -6,14 +6,14 @@ LOCK ?= --constraint requirements-lock.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(LOCK)
 
-.PHONY: train test check
+.PHONY: train test check browser
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py --config configs/quickstart.py --workdir runs/quickstart
 	$(BIN)/python evaluate.py --method bicubic --workdir runs/quickstart --stage all --data photographs \
 	    --out runs/quickstart/evaluation
 
-test: check
+test: check browser
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python -m decloss_jax compare-torch
 
@@ -21,6 +21,15 @@ check: $(VENV)/.installed-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The tests of report.html drive a browser; its driver has to be of the same release, so both come from Debian.
+browser:
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then exit 0; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	        apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; \
+	else echo "make test: install chromium and chromedriver (Debian: apt install chromium chromium-driver)" >&2; \
+	    exit 1; fi
 
 $(VENV)/.installed: requirements.txt requirements-lock.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)

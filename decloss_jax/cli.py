@@ -25,6 +25,7 @@ examples:
   python -m decloss_jax check-data data/DIV2K data/Set5
   python -m decloss_jax plot runs/quickstart
   python -m decloss_jax compare-torch
+  python -m decloss_jax report runs/first/evaluation runs/second/evaluation --out both.html
   python -m decloss_jax reproduce table1 --scale mini --train data/BSDS400 --test data/Set5,data/BSD100
 """
 
@@ -96,6 +97,15 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, metavar="DIR", help="default: plots/ in the first WORKDIR")
     command.set_defaults(run=plot)
 
+    command = commands.add_parser("report", help="compare evaluations in one page, with their pictures")
+    command.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="a folder of evaluate.py, or reproduce's --runs"
+    )
+    command.add_argument("--out", type=Path, default=Path("report.html"), help="default: report.html")
+    command.add_argument("--data", metavar="ROOT[,ROOT...]", help="data sets that lie elsewhere by now")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    command.set_defaults(run=report)
+
     command = commands.add_parser("reproduce", help="train and measure the rows of a table of the paper")
     command.add_argument("target", choices=tuple(EXPERIMENTS))
     command.add_argument("--scale", choices=SCALES, default="full", help="full: as printed")
@@ -156,13 +166,7 @@ def convert(options: argparse.Namespace) -> int:
     """Writes the weights of one file to another, under BasicSR's names."""
     from decloss_jax.weights import save_generator
 
-    checks.check(
-        options.overwrite or not options.output.exists(),
-        str(options.output),
-        expected="a new file",
-        got="an existing one",
-        remedy="choose another name or give --overwrite",
-    )
+    check_new(options.output, options.overwrite)
     model, params, line = load_network(options.input, options.res_scale)
     save_generator(options.output, model, params)
     print(f"{line} -> {options.output}")
@@ -199,6 +203,19 @@ def plot(options: argparse.Namespace) -> int:
 
     for path in draw_runs(options.workdirs, options.out or options.workdirs[0] / "plots"):
         print(path)
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Writes one page that compares the methods of some evaluations."""
+    from decloss_jax.evaluation.comparison import compare
+    from decloss_jax.evaluation.saved import find_evaluations
+
+    check_new(options.out, options.overwrite)
+    found = [folder for run in options.runs for folder in find_evaluations(run)]
+    folders = {folder.resolve(): folder for folder in found}  # given twice, it is still one
+    compare(list(folders.values()), options.out, roots=options.data.split(",") if options.data else ())
+    print(f"{len(folders)} evaluation{'s' if len(folders) != 1 else ''} -> {options.out}")
     return 0
 
 
@@ -261,6 +278,17 @@ def parse_interpolation(text: str) -> tuple[Path, Path, float]:
     )
     checks.check_range("ALPHA of --interpolate", amount, 0, 1)
     return first, second, amount
+
+
+def check_new(path: Path, overwrite: bool) -> None:
+    """Raises `UserError` for a file that is there already, unless it may be replaced."""
+    checks.check(
+        overwrite or not path.exists(),
+        str(path),
+        expected="a new file",
+        got="an existing one",
+        remedy="choose another name or give --overwrite",
+    )
 
 
 def load_network(path: Path, res_scale: float | None) -> tuple[Any, Any, str]:

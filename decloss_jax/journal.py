@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from decloss_jax import __version__, files
 
 RECORDED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
@@ -39,6 +42,7 @@ class Journal:
             return
         from tensorboardX import SummaryWriter
 
+        self._samples = workdir / "samples"
         path = workdir / "journal.jsonl"
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         kept = lines[:1] or [json.dumps(header)]
@@ -57,6 +61,15 @@ class Journal:
             if isinstance(value, float):
                 self._writer.add_scalar(key, value, record["step"])
 
+    def show(self, step: int, name: str, image: np.ndarray) -> None:
+        """Writes an image, uint8 [H,W,3], to samples/STEP_NAME.png, and for TensorBoard."""
+        if self._silent:
+            return
+        name = name.replace("/", "_")
+        with files.replacing(self._samples / f"{step:08d}_{name}.png") as file:
+            Image.fromarray(image).save(file, "PNG")
+        self._writer.add_image(f"samples/{name}", image, step, dataformats="HWC")
+
     def __enter__(self) -> "Journal":
         return self
 
@@ -65,6 +78,21 @@ class Journal:
             return
         self._file.close()
         self._writer.close()
+
+
+def summary(workdir: Path) -> str:
+    """Says in one line what a finished run has reached, and where everything lies."""
+    _, records = read(workdir)
+    ends = {record["stage"]: record["step"] for record in records}
+    parts = ["done: " + ", ".join(f"{stage} to step {step}" for stage, step in ends.items())]
+    measured = [record for record in records if "validation/psnr_y" in record]
+    if measured:
+        best = max(measured, key=lambda record: record["validation/psnr_y"])
+        parts.append(
+            f"best validation PSNR-Y {best['validation/psnr_y']:.3f} dB at step {best['step']} ({best['stage']})"
+        )
+    parts.append(f"in {workdir}: checkpoints/, journal.jsonl, tensorboard/, samples/")
+    return "; ".join(parts)
 
 
 def step_of(line: str) -> float:

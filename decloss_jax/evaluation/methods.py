@@ -1,5 +1,6 @@
 """What is measured: bicubic, the generator of a run, or a file of weights."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -146,13 +147,15 @@ def from_weights(path: str, res_scale: float | None) -> Method:
 
 
 def with_own_names(methods: Sequence[Method]) -> list[Method]:
+    """Gives each method a name of its own."""
+    names = own_names([method.name for method in methods])
+    return [replace(method, name=name) for method, name in zip(methods, names, strict=True)]
+
+
+def own_names(names: Sequence[str]) -> list[str]:
     """Adds -2, -3 to names that occurred before."""
-    named: list[Method] = []
-    for method in methods:
-        taken = {other.name for other in named}
-        name, count = method.name, 1
-        while name in taken:
-            count += 1
-            name = f"{method.name}-{count}"
-        named.append(replace(method, name=name))
-    return named
+    taken: list[str] = []
+    for name in names:
+        numbered = (f"{name}-{count}" for count in itertools.count(2))
+        taken.append(next(each for each in itertools.chain([name], numbered) if each not in taken))
+    return taken

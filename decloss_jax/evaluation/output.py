@@ -1,4 +1,4 @@
-"""The files of an evaluation: rows.csv, summary.json, table.csv, report.html."""
+"""The folder of an evaluation, and the files of each method in it: rows.csv, summary.json."""
 
 import json
 import math
@@ -10,16 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
-
-import numpy as np
 
 from decloss_jax import checks, journal
 from decloss_jax.evaluation.conventions import Protocol, describe_protocol, list_weights
 from decloss_jax.evaluation.methods import Method
 from decloss_jax.metrics import METRICS
-from decloss_jax.report.page import Detail, render_page
-from decloss_jax.report.table import Column, Line, Table, table_csv, write_csv
+from decloss_jax.report.table import write_csv
 
 MARKS = {"summary.json", "table.csv"}  # files by which a folder is known as an evaluation
 FILES = {"rows.csv", "report.html"} | MARKS
@@ -35,17 +31,6 @@ class Result:
     names: Sequence[str]
     of_images: Mapping[str, Sequence[float]]
     of_set: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One place of one image: LR enlarged by bicubic, each method by name, HR; uint8 of one size."""
-
-    dataset: str
-    image: str
-    low: np.ndarray
-    srs: Mapping[str, np.ndarray]
-    hr: np.ndarray
 
 
 @contextmanager
@@ -112,34 +97,22 @@ def exchange_entries(out: Path, earlier: Sequence[Path], temporary: Path) -> Non
     shutil.rmtree(aside)
 
 
-def write_results(
+def write_method(
     folder: Path,
     results: Sequence[Result],
-    samples: Sequence[Sample],
     protocol: Protocol,
     lows: Mapping[str, str],
+    roots: Mapping[str, str],
 ) -> None:
-    """Writes the files of one method into `folder`; of several, each one's into its own and all together."""
-    methods = list(dict.fromkeys(result.method.name for result in results))
-    if len(methods) == 1:
-        write_csv_and_summary(folder, results, protocol, lows)
-    else:
-        for name in methods:
-            own = [result for result in results if result.method.name == name]
-            write_results(folder / name, own, samples, protocol, lows)
-        (folder / "table.csv").write_text(table_csv(make_table(results, protocol, lows)))
-    page = render_page(
-        f"{', '.join(methods)}: {', '.join(lows)}",
-        make_table(results, protocol, lows),
-        [make_detail(sample, methods) for sample in samples],
-    )
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    """Writes rows.csv, a line for each image, and summary.json, of one method.
 
-
-def write_csv_and_summary(
-    folder: Path, results: Sequence[Result], protocol: Protocol, lows: Mapping[str, str]
-) -> None:
-    """Writes rows.csv, a line for each image, and summary.json, of one method."""
+    Args:
+        folder: of the method.
+        results: of the method on each data set.
+        protocol: how was measured.
+        lows: data set -> where its LR images came from.
+        roots: data set -> where it lies, by which a report finds its images again.
+    """
     of_images = [name for name in protocol.metrics if METRICS[name].of == "image"]
     rows: list[list[Any]] = [["dataset", "image", *of_images]]
     for result in results:
@@ -152,11 +125,13 @@ def write_csv_and_summary(
         ]
     (folder / "rows.csv").write_text(write_csv(rows), encoding="utf-8")
     method = results[0].method
+    own_weights = {method.name: method.sha256} if method.sha256 else {}
     summary = {
         "method": method.name,
         "loaded": dict(method.loaded),
         "conventions": {**describe_protocol(protocol, method.scale), "low": dict(lows)},
-        "versions": {**journal.versions(), "weights": list_weights(protocol) | hashes_of([method])},
+        "versions": {**journal.versions(), "weights": list_weights(protocol) | own_weights},
+        "data": dict(roots),
         "datasets": {
             r.dataset: {"images": len(r.names)} | {name: json_value(v) for name, v in r.of_set.items()}
             for r in results
@@ -169,34 +144,3 @@ def write_csv_and_summary(
 def json_value(value: float) -> float | str:
     """Returns the value as JSON can hold it: infinity (as PSNR of equal images) becomes "inf"."""
     return str(value) if math.isinf(value) else value
-
-
-def hashes_of(methods: Sequence[Method]) -> dict[str, str]:
-    """Lists the SHA-256 of the methods' weights by their names."""
-    return {method.name: method.sha256 for method in methods if method.sha256}
-
-
-def make_table(results: Sequence[Result], protocol: Protocol, lows: Mapping[str, str]) -> Table:
-    """Collects the values of whole sets, and the notes that belong to them."""
-    columns = [Column(name, METRICS[name].unit, METRICS[name].better) for name in protocol.metrics]
-    lines = [Line(r.dataset, len(r.names), r.method.name, r.of_set) for r in results]
-    weights = list_weights(protocol) | hashes_of([result.method for result in results])
-    words = describe_protocol(protocol, results[0].method.scale)
-    notes = [
-        f"conventions: {words.pop('name')}, scale {words.pop('scale')}, border {words.pop('crop_border')}"
-    ]
-    notes += [f"{name}: {text}" for name, text in words.items()]
-    notes.append("LR images: " + ", ".join(f"{name} {origin}" for name, origin in lows.items()))
-    notes += [f"weights of {name}: SHA-256 {sha256}" for name, sha256 in weights.items()]
-    versions = (f"{name} {version}" for name, version in journal.versions().items())
-    notes.append("versions: " + ", ".join(versions))
-    return Table(columns, lines, notes)
-
-
-def make_detail(sample: Sample, methods: Sequence[str]) -> Detail:
-    """Picks the pictures of some methods, with links to the whole ones."""
-    picture = quote(f"{PICTURES}/{sample.dataset}/{sample.image}.png")
-    links = {name: picture if len(methods) == 1 else f"{quote(name)}/{picture}" for name in methods}
-    low = {} if "bicubic" in methods else {"LR (bicubic)": sample.low}
-    pictures = {**low, **{name: sample.srs[name] for name in methods}, "HR": sample.hr}
-    return Detail(f"{sample.dataset}: {sample.image}", pictures, links)

@@ -13,32 +13,25 @@ from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.photographs import find_photographs
 from decloss_jax.evaluation.conventions import Protocol
 from decloss_jax.evaluation.methods import Method
-from decloss_jax.evaluation.output import (
-    PICTURES,
-    Result,
-    Sample,
-    folder_that_appears,
-    make_table,
-    write_results,
-)
+from decloss_jax.evaluation.output import PICTURES, Result, folder_that_appears, write_method
+from decloss_jax.evaluation.page import make_table, write_page
+from decloss_jax.evaluation.saved import read_evaluation
 from decloss_jax.metrics import METRICS
 from decloss_jax.ops.padding import shared_shapes
-from decloss_jax.ops.resize import bicubic_upscale
-from decloss_jax.report.page import find_detail
-from decloss_jax.report.table import Table
+from decloss_jax.report.table import Table, table_csv
 
 PHOTOGRAPHS = "photographs"  # in --data: the held-out ones that come with scikit-image
-SAMPLES_PER_SET = 4  # images on the page
 
 Advance = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A data set: its name and its pairs."""
+    """A data set: its name, its pairs, and its folder or `PHOTOGRAPHS`."""
 
     name: str
     pairs: Sequence[ImagePair]
+    root: str
 
 
 def run(methods: Sequence[Method], roots: Sequence[str], out: str | Path, protocol: Protocol) -> Table:
@@ -59,19 +52,25 @@ def run(methods: Sequence[Method], roots: Sequence[str], out: str | Path, protoc
         UserError: a set that is missing, empty or damaged, or an `out` that holds something else.
     """
     sets = open_sets(roots, methods[0].scale)
+    lows = {each.name: "given" if each.pairs[0].low else "made by MATLAB's bicubic" for each in sets}
     steps = sum(len(each.pairs) for each in sets) * len(methods) * (1 + len(protocol.metrics))
     results: list[Result] = []
-    samples: list[Sample] = []
     with folder_that_appears(Path(out)) as folder:
         folders = [folder] if len(methods) == 1 else [folder / method.name for method in methods]
         with console.progress("evaluating", steps, unit="value") as advance:
             for each in sets:
-                new_results, new_samples = evaluate_set(each, methods, folders, protocol, advance)
-                results += new_results
-                samples += new_samples
-        lows = {each.name: "given" if each.pairs[0].low else "made by MATLAB's bicubic" for each in sets}
-        write_results(folder, results, samples, protocol, lows)
-    return make_table(results, protocol, lows)
+                results += evaluate_set(each, methods, folders, protocol, advance)
+        for method, own in zip(methods, folders, strict=True):
+            of_method = [result for result in results if result.method is method]
+            write_method(own, of_method, protocol, lows, {each.name: each.root for each in sets})
+        evaluations = [read_evaluation(own) for own in folders]
+        pairs, table = pairs_by_name(sets), make_table(evaluations)
+        for evaluation in evaluations:
+            write_page([evaluation], pairs, evaluation.folder / "report.html")
+        if len(methods) > 1:
+            (folder / "table.csv").write_text(table_csv(table), encoding="utf-8")
+            write_page(evaluations, pairs, folder / "report.html")
+    return table
 
 
 def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[ImageSet]:
@@ -93,9 +92,10 @@ def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[I
     sets: list[ImageSet] = []
     for root in roots:
         if root == PHOTOGRAPHS:
-            name, pairs = PHOTOGRAPHS, find_photographs("validation")
+            name, place, pairs = PHOTOGRAPHS, PHOTOGRAPHS, find_photographs("validation")
         else:
-            name = Path(root).expanduser().resolve().name
+            folder = Path(root).expanduser().resolve()
+            name, place = folder.name, str(folder)
             pairs = find_all_pairs(Path(root).expanduser(), scale=scale, field=field)
         checks.check(
             name not in [other.name for other in sets],
@@ -104,8 +104,13 @@ def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[I
             got=f"two called {name}",
             remedy="evaluate them one after the other",
         )
-        sets.append(ImageSet(name, pairs))
+        sets.append(ImageSet(name, pairs, place))
     return sets
+
+
+def pairs_by_name(sets: Sequence[ImageSet]) -> dict[str, dict[str, ImagePair]]:
+    """Returns data set -> image -> pair."""
+    return {each.name: {pair.name: pair for pair in each.pairs} for each in sets}
 
 
 def evaluate_set(
@@ -114,7 +119,7 @@ def evaluate_set(
     folders: Sequence[Path],
     protocol: Protocol,
     advance: Advance,
-) -> tuple[list[Result], list[Sample]]:
+) -> list[Result]:
     """Runs every method on every image of a set, writes the pictures, and measures them.
 
     Args:
@@ -125,33 +130,21 @@ def evaluate_set(
         advance: called after each picture and each value.
 
     Returns:
-        A result for each method, and details of the first images.
+        A result for each method.
     """
     scale = methods[0].scale
     names = [pair.name for pair in image_set.pairs]
     lows, hrs = zip(*(pair.load(scale) for pair in image_set.pairs), strict=True)
     shapes = shared_shapes(low.shape[:2] for low in lows)
-    places = [find_detail(hr) for hr in hrs[:SAMPLES_PER_SET]]
-    results, details = [], {}
+    results = []
     for method, folder in zip(methods, folders, strict=True):
         srs = []
         for name, low in zip(names, lows, strict=True):
             srs.append(method.upscale(low, shape=shapes[low.shape[:2]]))
             write_picture(folder / PICTURES / image_set.name / f"{name}.png", srs[-1])
             advance(f"{image_set.name} {method.name}")
-        details[method.name] = [sr[place] for sr, place in zip(srs, places, strict=False)]
         results.append(measure(image_set.name, method, names, srs, hrs, protocol, advance))
-    samples = [
-        Sample(
-            dataset=image_set.name,
-            image=names[i],
-            low=bicubic_upscale(lows[i], scale)[place],
-            srs={name: pieces[i] for name, pieces in details.items()},
-            hr=hrs[i][place],
-        )
-        for i, place in enumerate(places)
-    ]
-    return results, samples
+    return results
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

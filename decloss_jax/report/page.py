@@ -1,60 +1,129 @@
-"""A page to look at: the table, and details of some images side by side."""
+"""A page to look at: tables that sort, and images on which the methods are compared by eye.
+
+The page is one file. Its Content-Security-Policy names the hashes of the one script and the one style sheet
+in it, and admits pictures as data: addresses; nothing else is run or loaded.
+"""
 
 import base64
-import io
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from decloss_jax.report.table import Table
 
-TEMPLATE = Path(__file__).with_name("page.html")
-DETAIL_SIZE = 128  # HR pixels, or the image's smaller side
-DETAIL_STEP = 32  # between the places tried
+FOLDER = Path(__file__).parent
+LONGEST_SIDE_SHOWN = 576  # a smaller picture is enlarged a whole number of times, as far as it stays below
 
 
 @dataclass(frozen=True)
-class Detail:
-    """One place of one image.
+class Version:
+    """One version of a scene.
 
     Attributes:
-        title: the image's name.
-        pictures: caption -> uint8 [H,W,3], all of one size.
-        links: caption -> the whole picture, relative to the page, where it is written.
+        kind: "bicubic", "method" or "hr".
+        name: what it is called on the page.
+        uri: the picture as a data: address.
+        score: values of the whole image, or empty.
+        link: the whole picture's place relative to the page, as it stands in an address, or empty.
     """
 
-    title: str
-    pictures: Mapping[str, np.ndarray]
-    links: Mapping[str, str]
+    kind: str
+    name: str
+    uri: str
+    score: str = ""
+    link: str = ""
 
 
-def find_detail(image: np.ndarray) -> tuple[slice, slice]:
-    """Finds the square with the largest variance, where methods differ most; [H,W,3] -> rows, columns."""
-    height, width = image.shape[:2]
-    size = min(DETAIL_SIZE, height, width)
-    places = [
-        (slice(top, top + size), slice(left, left + size))
-        for top in range(0, height - size + 1, DETAIL_STEP)
-        for left in range(0, width - size + 1, DETAIL_STEP)
-    ]
-    return max(places, key=lambda place: float(np.var(image[place])))
+@dataclass(frozen=True)
+class Scene:
+    """One image, or a detail of it.
+
+    Attributes:
+        image: its name.
+        part: what is shown of it, in words.
+        width: of the pictures, in pixels.
+        height: likewise.
+        focus: column and row that the magnifier shows at first.
+        versions: pictures of one size; HR, where there is one, is the last.
+    """
+
+    image: str
+    part: str
+    width: int
+    height: int
+    focus: tuple[int, int]
+    versions: Sequence[Version]
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Width and height on the page where it is wide enough."""
+        factor = max(1, LONGEST_SIDE_SHOWN // max(self.height, self.width))
+        return factor * self.width, factor * self.height
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        """The versions compared at first: the first one and the last method, or else the last version."""
+        methods = [i for i, version in enumerate(self.versions) if version.kind == "method"]
+        last = len(self.versions) - 1
+        return 0, methods[-1] if methods and methods[-1] else last
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether there are versions and an HR picture to subtract from each."""
+        return len(self.versions) > 1 and self.versions[-1].kind == "hr"
 
 
-def png_uri(image: np.ndarray) -> str:
-    """Encodes uint8 [H,W,3] as a PNG inside a data: address."""
-    from PIL import Image
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of one data set.
 
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    Attributes:
+        dataset: its name.
+        images: their number.
+        table: the values of the whole set.
+        rows: those of each image; without lines where there are none to show.
+        scenes: some of the images.
+        score_title: what the scores of the versions are.
+        remarks: what is missing.
+    """
+
+    dataset: str
+    images: int
+    table: Table
+    rows: Table
+    scenes: Sequence[Scene] = ()
+    score_title: str = ""
+    remarks: Sequence[str] = ()
 
 
-def render_page(title: str, table: Table, details: Sequence[Detail]) -> str:
-    """Returns the HTML page; it needs no other file, and links to the whole pictures beside it."""
+def render_page(title: str, sections: Sequence[Section], notes: Sequence[str]) -> str:
+    """Returns the HTML page; it needs no other file, and links to the whole pictures that lie elsewhere."""
     import jinja2
+    from markupsafe import Markup
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(title=title, table=table, details=details, png_uri=png_uri)
+    # Line ends count for the hashes; browsers know "\n" alone.
+    style, script = (
+        (FOLDER / name).read_text(encoding="utf-8").replace("\r\n", "\n") for name in ("page.css", "page.js")
+    )
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {csp_hash(style)}; script-src {csp_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string((FOLDER / "page.html").read_text(encoding="utf-8"))
+    return template.render(
+        title=title,
+        sections=sections,
+        notes=notes,
+        policy=policy,
+        style=Markup(style),  # ours: the two texts on the page that are no data
+        script=Markup(script),
+    )
+
+
+def csp_hash(text: str) -> str:
+    """Names a text in a Content-Security-Policy."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

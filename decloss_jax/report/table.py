@@ -24,18 +24,21 @@ class Column:
         return " ".join(filter(None, (self.name, ARROWS[self.better], self.unit)))
 
     def write(self, value: float) -> str:
-        """Writes a value with the digits that mean something."""
+        """Writes a value with the digits that mean something; a dash for one that does not exist (NaN)."""
+        if math.isnan(value):
+            return "\u2013"
         return f"{value:.3f}" if self.unit == "dB" else f"{value:.4f}"
 
 
 @dataclass(frozen=True)
 class Line:
-    """The values of one method on one data set, by column name."""
+    """The values of one method by column name, NaN where there is none: on a data set, or on one `image`."""
 
     dataset: str
     images: int
     method: str
     values: Mapping[str, float]
+    image: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,24 @@ class Table:
 
     columns: Sequence[Column]
     lines: Sequence[Line]
-    notes: Sequence[str]
+    notes: Sequence[str] = ()
 
-    def is_best(self, line: Line, column: Column) -> bool:
-        """Tells whether no other method has a better value on the same data set; False without others."""
-        rivals = [other.values[column.name] for other in self.lines if other.dataset == line.dataset]
-        best = max(rivals) if column.better == "higher" else min(rivals)
-        return len(rivals) > 1 and line.values[column.name] == best
+    def rank(self, line: Line, column: Column) -> int:
+        """Returns 1 for the best value on the same data set or image, 2 for the second best, else 0.
+
+        Values that are written alike are alike. With one method there is no best, with two no second best.
+        """
+        rivals = [
+            other.values[column.name]
+            for other in self.lines
+            if (other.dataset, other.image) == (line.dataset, line.image)
+        ]
+        written = [float(column.write(value)) for value in rivals if not math.isnan(value)]
+        order = sorted(set(written), reverse=column.better == "higher")
+        ranks = {value: rank for rank, value in enumerate(order, 1) if rank < len(written)}
+        own = line.values[column.name]
+        rank = 0 if math.isnan(own) else ranks.get(float(column.write(own)), 0)
+        return rank if rank <= 2 else 0
 
 
 def print_table(table: Table) -> None:
@@ -68,7 +82,7 @@ def print_table(table: Table) -> None:
         rich_table.add_column(column.title.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for number, line in enumerate(table.lines):
         cells = [
-            Text(column.write(line.values[column.name]), "bold" if table.is_best(line, column) else "")
+            Text(column.write(line.values[column.name]), "bold" if table.rank(line, column) == 1 else "")
             for column in table.columns
         ]
         following = table.lines[number + 1 : number + 2]

@@ -5,11 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from decloss_jax import checks, console
+from decloss_jax.evaluation.comparison import compare
 from decloss_jax.evaluation.conventions import choose_protocol
 from decloss_jax.evaluation.run import open_sets
-from decloss_jax.reproduction import figures, tables
+from decloss_jax.reproduction import embedding, figures, tables
 from decloss_jax.reproduction.paper import EXPERIMENTS, SCALE, Row
-from decloss_jax.reproduction.runs import Settings, computing_fields, measure_row, row_config, stays_zero
+from decloss_jax.reproduction.runs import (
+    Measured,
+    Settings,
+    computing_fields,
+    measure_row,
+    row_config,
+    stays_zero,
+)
 from decloss_jax.training import loop
 
 DETAILS = {"table1": "figure4", "table3": "figure7"}  # the pictures that go with a table
@@ -25,7 +33,7 @@ def reproduce(
         only: numbers or names of rows; none for all of them.
         seeds: of the trainings; each row is trained once with each.
         settings: what all rows share.
-        out: folder of TARGET.md, .csv, .json and the pictures; rows that an earlier call measured stay.
+        out: folder of TARGET.md, .csv, .json, .html and pictures; rows that an earlier call measured stay.
 
     Raises:
         UserError: an unknown row, or whatever training and evaluation refuse.
@@ -52,12 +60,25 @@ def reproduce(
     results = list(measured.values())
     if target in DETAILS:
         figures.draw_details(experiment, results, settings, out, DETAILS[target])
+    if target == "figure2":
+        embedding.draw_embeddings(results, settings, out, target)
     if target == "figure5":
         spearman = figures.draw_icoo_against_lpips(experiment, results, out, target)
         text = tables.write_tables(target, experiment, results, settings, protocol, out, spearman)
     if target == "figure6":
         figures.draw_temperatures(experiment, results, out, target)
     print(text, end="")
+    write_page(results, settings, out / f"{target}.html")
+
+
+def write_page(measured: Sequence[Measured], settings: Settings, path: Path) -> None:
+    """Writes the page that compares the rows, as far as their evaluations are among the runs here."""
+    here = [m for m in measured if (m.folder / "summary.json").is_file()]
+    names = [
+        m.row.name + (f", seed {m.seed}" if len(here) > len({o.row for o in here}) else "") for m in here
+    ]
+    if here:
+        compare([m.folder for m in here], path, roots=settings.tests, field="--test", names=names)
 
 
 def choose_rows(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:

@@ -1,18 +1,19 @@
 """Figure 2's idea as a picture: where mini-patches of HR and of each row's SR lie, by t-SNE."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from decloss_jax import files
+from decloss_jax.evaluation.output import PICTURES
 from decloss_jax.evaluation.run import ImageSet, open_sets
 from decloss_jax.ops.patches import extract_patches
 from decloss_jax.report.pictures import find_detail
-from decloss_jax.reproduction.figures import load_evaluated
+from decloss_jax.report.table import write_csv
+from decloss_jax.reproduction.figures import load_picture
 from decloss_jax.reproduction.paper import SCALE
 from decloss_jax.reproduction.runs import Measured, Settings
 
@@ -34,7 +35,8 @@ def draw_embeddings(measured: Sequence[Measured], settings: Settings, out: Path,
         image, hr, place = most_varied(image_set)
         details = {HR: hr[place]}
         for m in measured:
-            details[m.row.name] = load_evaluated(m, image_set.name, image)[place]
+            picture = m.folder / PICTURES / image_set.name / f"{image}.png"
+            details[m.row.name] = load_picture(picture)[place]
         nodes = {source: mini_patches(detail) for source, detail in details.items()}
         positions = embed(nodes)
         distances = {source: distances_to_hr(nodes[source], nodes[HR]) for source in nodes if source != HR}
@@ -59,7 +61,8 @@ def most_varied(image_set: ImageSet) -> tuple[str, np.ndarray, tuple[slice, slic
 def mini_patches(detail: np.ndarray) -> np.ndarray:
     """Returns the mini-patches [P,D] of a detail [H,W,3] uint8, in [0,1]; what p leaves over is cut off."""
     height, width = (side - side % PATCH_SIZE for side in detail.shape[:2])
-    return np.asarray(extract_patches(detail[None, :height, :width] / np.float32(255), PATCH_SIZE))
+    images = jnp.asarray(detail[None, :height, :width]) / jnp.float32(255)
+    return np.asarray(extract_patches(images, PATCH_SIZE))
 
 
 def embed(nodes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -80,15 +83,13 @@ def distances_to_hr(patches: np.ndarray, hr_patches: np.ndarray) -> np.ndarray:
 
 
 def as_csv(positions: Mapping[str, np.ndarray], distances: Mapping[str, np.ndarray]) -> str:
-    """Writes a line for each mini-patch: source, number, position in the plane, distances where it has any."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["source", "mini_patch", "x", "y", "rms_to_own_hr", "rms_to_nearest_hr"])
+    """Writes a line for each mini-patch: source, number, place in the plane, distances to HR if it is SR's."""
+    rows: list[Sequence[object]] = [("source", "mini_patch", "x", "y", "rms_to_own_hr", "rms_to_nearest_hr")]
     for source, places in positions.items():
-        own = distances.get(source)
-        for number, (x, y) in enumerate(places):
-            writer.writerow([source, number, x, y, *(("", "") if own is None else own[number])])
-    return buffer.getvalue()
+        own = distances.get(source, np.full(places.shape, np.nan))
+        values = np.concatenate([places, own], axis=1).astype(float)
+        rows += [(source, number, *line) for number, line in enumerate(values.tolist())]
+    return write_csv(rows)
 
 
 def draw(
@@ -120,7 +121,7 @@ def draw(
             label = f"{source}: rms {own:.4f} to its HR, {nearest:.4f} to the nearest"
             ends = np.stack([places, positions[HR]], axis=1)
             axis.plot(*ends.transpose(2, 1, 0), color=color, linewidth=0.4, alpha=0.5)
-        axis.scatter(*places.T, s=10, color=color, label=label, zorder=2)
+        axis.scatter(places[:, 0], places[:, 1], s=10, color=color, label=label, zorder=2)
     axis.set(title=f"{title}: mini-patches by t-SNE", xticks=[], yticks=[])
     axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 0))
     with files.replacing(path) as file:

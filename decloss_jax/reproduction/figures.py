@@ -11,7 +11,7 @@ import numpy as np
 from decloss_jax.evaluation.output import PICTURES
 from decloss_jax.evaluation.run import open_sets
 from decloss_jax.ops.resize import bicubic_upscale
-from decloss_jax.report.page import find_detail
+from decloss_jax.report.pictures import find_detail
 from decloss_jax.reproduction.paper import SCALE, Experiment
 from decloss_jax.reproduction.runs import Measured, Settings
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = 4  # pictures in a row
+DETAIL_SIDE = 128  # of a picture, in HR pixels
 
 
 def draw_details(
@@ -35,7 +36,7 @@ def draw_details(
         scores = [read_scores(m, each.name) for m in seen]
         name = max(scores[0], key=lambda image: np.ptp([s[image][experiment.lpips] for s in scores]))
         low, hr = next(pair for pair in each.pairs if pair.name == name).load(SCALE)
-        place = find_detail(hr)
+        place = find_detail(hr, DETAIL_SIDE)
         pictures = [("bicubic", bicubic_upscale(low, SCALE)[place])]
         for m, score in zip(seen, scores, strict=True):
             caption = (

@@ -127,6 +127,7 @@ EXPERIMENTS = {
     "table1": Experiment("Table 1, the losses", TABLE1),
     "table2": Experiment("Table 2, the sizes of mini-patches", TABLE2),
     "table3": Experiment("Table 3, other methods", TABLE3, conventions="paper", lpips="lpips_vgg_unscaled"),
+    "figure2": Experiment("Figure 2, mini-patches of one detail by t-SNE", TABLE1[:2]),
     "figure5": Experiment("Figure 5, ICOO against LPIPS", TABLE1 + TABLE2),
     "figure6": Experiment("Figure 6, the temperatures", FIGURE6),
 }

@@ -1,15 +1,17 @@
 """The training run: stage 1, then stage 2, going on from wherever the workdir stands."""
 
 import contextlib
+import functools
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax import Array
@@ -21,7 +23,7 @@ from decloss_jax.data.cache import PairedImages, open_cache
 from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.pipeline import batches, check_crops
 from decloss_jax.data.sources import build_source
-from decloss_jax.journal import Journal, versions
+from decloss_jax.journal import Journal, summary, versions
 from decloss_jax.models import VGGDiscriminator, build_model
 from decloss_jax.training.adversary import Adversary, build_adversary
 from decloss_jax.training.optim import build_optimizer, build_schedule
@@ -118,6 +120,8 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
             params = initial_params(config, model, mesh)
         for stage in stages[stages.index(begun[-1]) if begun else 0 :]:
             params = train_stage(this, stage, saved[stage.name], params, stop)
+    if jax.process_index() == 0:
+        console.say(summary(workdir))
 
 
 def make_plan(config: ConfigDict) -> Plan:
@@ -267,7 +271,7 @@ def train_stage(
                 record = {name: float(value) for name, value in metrics.items() if name != "finite"}
                 record["images_per_second"] = rate.value()
             advance(f"loss {record['loss/total']:.5g}" if logging else "")
-            quality = evaluate(this, state, step) if evaluating else {}
+            quality = evaluate(this, state, functools.partial(journal.show, step)) if evaluating else {}
             record |= {f"validation/{name}": value for name, value in quality.items()}
             if record:
                 journal.write({"step": step, "stage": stage.name} | record)
@@ -299,7 +303,7 @@ def begin(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: A
     return saved.restore(step, abstract, parallel.replicated(this.mesh)), step
 
 
-def evaluate(this: Run, state: TrainState, step: int) -> dict[str, float]:
+def evaluate(this: Run, state: TrainState, show: Callable[[str, np.ndarray], None]) -> dict[str, float]:
     """Measures the generator on the validation images, where there are any; each process does it alike."""
     if len(this.validation) == 0:
         return {}
@@ -308,8 +312,8 @@ def evaluate(this: Run, state: TrainState, step: int) -> dict[str, float]:
         parallel.local_copy(state.params),
         this.validation,
         scale=this.config.model.scale,
-        samples=this.config.sample_images if jax.process_index() == 0 else 0,
-        sample_prefix=this.workdir / "samples" / f"{step:08d}",
+        samples=this.config.sample_images,
+        show=show,
     )
 
 

@@ -1,18 +1,17 @@
 """PSNR on the validation images during training, and sample strips to look at."""
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from flax import linen as nn
-from PIL import Image
 
 from decloss_jax import checks
 from decloss_jax.data.cache import PairedImages
 from decloss_jax.inference import upscale
 from decloss_jax.metrics.fidelity import psnr
 from decloss_jax.ops.padding import shared_shapes
-from decloss_jax.ops.quantize import to_uint8
+from decloss_jax.report.pictures import find_detail
 
 
 def check_sizes(images: PairedImages, scale: int) -> None:
@@ -27,10 +26,21 @@ def check_sizes(images: PairedImages, scale: int) -> None:
         )
 
 
+SAMPLE_SIDE = 256  # HR pixels of the strips to look at, or the image's side
+
+
 def strip(low: np.ndarray, sr: np.ndarray, hr: np.ndarray) -> np.ndarray:
     """Puts low (each pixel repeated to the size of hr), sr and hr side by side: uint8 [H,3W,3]."""
     scale = hr.shape[0] // low.shape[0]
     return np.concatenate([low.repeat(scale, axis=0).repeat(scale, axis=1), sr, hr], axis=1)
+
+
+def sample_place(hr: np.ndarray, scale: int) -> tuple[slice, slice]:
+    """Chooses what strips show of an image, the same at every evaluation: rows and columns of LR pixels."""
+    rows, columns = find_detail(hr, SAMPLE_SIDE)
+    return slice(rows.start // scale, rows.stop // scale), slice(
+        columns.start // scale, columns.stop // scale
+    )
 
 
 def validate(
@@ -40,7 +50,7 @@ def validate(
     *,
     scale: int,
     samples: int,
-    sample_prefix: Path,
+    show: Callable[[str, np.ndarray], None],
 ) -> dict[str, float]:
     """Measures the generator on whole images.
 
@@ -49,21 +59,21 @@ def validate(
         params: its parameters, on one device.
         images: pairs of uint8 images, at least one.
         scale: s; also the border that is cut, as in BasicSR.
-        samples: how many of the first images are written as strips (low / sr / hr).
-        sample_prefix: path of the strips without the image's name.
+        samples: of how many of the first images strips are shown (low | sr | hr of the most varied place).
+        show: is given the name of an image and its strip, uint8 [H,3W,3].
 
     Returns:
         {"psnr_y": dB, "psnr_rgb": dB}, means over the images.
     """
     shapes = shared_shapes(images.low(index).shape[:2] for index in range(len(images)))
     values: dict[str, list[float]] = {"psnr_y": [], "psnr_rgb": []}
-    for index in range(len(images)):
+    for index, name in enumerate(images.names):
         low, hr = np.asarray(images.low(index)), np.asarray(images.hr(index))
-        sr = to_uint8(upscale(model, params, low, shape=shapes[low.shape[:2]]))
+        sr = upscale(model, params, low, shape=shapes[low.shape[:2]], dtype=np.uint8)
         values["psnr_y"].append(psnr(sr, hr, crop_border=scale, channel="y"))
         values["psnr_rgb"].append(psnr(sr, hr, crop_border=scale, channel="rgb"))
         if index < samples:
-            sample_prefix.parent.mkdir(parents=True, exist_ok=True)
-            path = sample_prefix.with_name(f"{sample_prefix.name}_{images.names[index]}.png")
-            Image.fromarray(strip(low, sr, hr)).save(path)
+            place = sample_place(hr, scale)
+            large = tuple(slice(scale * side.start, scale * side.stop) for side in place)
+            show(name, strip(low[place], sr[large], hr[large]))
     return {name: float(np.mean(column)) for name, column in values.items()}

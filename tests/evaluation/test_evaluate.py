@@ -88,10 +88,11 @@ def test_run_writes_what_it_measures(small_set, tmp_path):
     assert float(rows[1]["ssim_rgb"]) == ssim(srs[1], hrs[1], crop_border=4, channel="rgb")
 
     summary = json.loads((out / "summary.json").read_text())
-    assert list(summary) == ["method", "loaded", "conventions", "versions", "datasets"]
+    assert list(summary) == ["method", "loaded", "conventions", "versions", "data", "datasets"]
     assert summary["method"] == "bicubic"
     assert summary["conventions"]["crop_border"] == 4
     assert summary["versions"]["weights"]["lpips_alex"].startswith("443c5bc3")
+    assert summary["data"] == {"Small": str(small_set.resolve())}
     values = summary["datasets"]["Small"]
     assert list(values) == ["images", *FIDELITY, "lpips_alex", "icoo"]
     assert values["images"] == 3
@@ -101,7 +102,7 @@ def test_run_writes_what_it_measures(small_set, tmp_path):
 
     page = (out / "report.html").read_text()
     assert "psnr_y \u2191 dB" in page
-    assert page.count("data:image/png;base64,") == 3 * 2
+    assert page.count("data:image/webp;base64,") == 3 * 2
     assert 'href="sr/Small/image_0.png"' in page
 
 
@@ -267,7 +268,7 @@ def test_run_writes_the_infinite_psnr_of_equal_images(tmp_path):
     summary = json.loads((out / "summary.json").read_text(), parse_constant=refuse)
     assert summary["datasets"]["Set"] == {"images": 1, "psnr_rgb": "inf"}
     assert (out / "rows.csv").read_text().splitlines()[1] == "Set,image_0,inf"
-    assert "<td>inf</td>" in (out / "report.html").read_text()
+    assert '<td data-value="inf">inf</td>' in (out / "report.html").read_text()
 
 
 def test_run_writes_the_infinite_icoo_of_a_flat_image(tmp_path):

@@ -79,6 +79,11 @@ def test_reproduce_writes_ours_beside_the_printed_numbers(reproduced):
     text = (reproduced / "out" / "table1.md").read_text()
     assert "photographs (3 images)" in text
     assert (reproduced / "out" / "figure4-photographs.png").stat().st_size > 10_000
+    page = (reproduced / "out" / "table1.html").read_text()
+    for row in record["rows"]:
+        line = page[page.index(f'scope="row">{row["row"]}, seed {row["seed"]}</th>') :]
+        assert f">{row['datasets']['photographs']['lpips_alex']:.4f}</td>" in line[: line.index("</tr>")]
+    assert page.count("data:image/webp") == 3 * (1 + 4 + 1)  # photographs of bicubic, the rows, and HR
 
 
 def test_reproduce_takes_the_cost_from_the_journal(reproduced):

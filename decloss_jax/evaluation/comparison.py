@@ -1,0 +1,93 @@
+"""Several evaluations in one page: python -m decloss_jax report, and the page of `reproduce`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from decloss_jax import checks, console
+from decloss_jax.data.pairs import ImagePair
+from decloss_jax.evaluation.methods import own_names
+from decloss_jax.evaluation.page import datasets_of, write_page
+from decloss_jax.evaluation.run import open_sets, pairs_by_name
+from decloss_jax.evaluation.saved import Evaluation, read_evaluation
+
+LONGEST_FACT = 80  # characters of a fact in an error
+
+
+def compare(
+    folders: Sequence[Path],
+    path: Path,
+    *,
+    roots: Sequence[str] = (),
+    field: str = "--data",
+    names: Sequence[str] = (),
+) -> None:
+    """Writes one page of all evaluations.
+
+    Args:
+        folders: each of one method.
+        path: of the page.
+        roots: folders of data sets, where they are not to be looked for where they lay at the evaluation.
+        field: what to call `roots` in errors.
+        names: of the methods; by default as saved. Equal ones are numbered.
+
+    Raises:
+        UserError: a damaged file, evaluations that do not compare, or roots of other data sets.
+    """
+    evaluations = [read_evaluation(folder) for folder in folders]
+    unique = own_names(names or [e.method for e in evaluations])
+    evaluations = [replace(e, method=name) for e, name in zip(evaluations, unique, strict=True)]
+    check_comparable(evaluations)
+    write_page(evaluations, find_pairs(evaluations, roots, field), path)
+
+
+def check_comparable(evaluations: Sequence[Evaluation]) -> None:
+    """Raises `UserError` for the first fact in which two evaluations differ, and so their numbers mislead."""
+    seen: dict[str, tuple[str, Path]] = {}
+    for e in evaluations:
+        for fact, value in facts_of(e).items():
+            expected, folder = seen.setdefault(fact, (value, e.folder))
+            checks.check(
+                value == expected,
+                str(e.folder),
+                expected=f"{fact} {expected[:LONGEST_FACT]!r}, as in {folder}",
+                got=repr(value[:LONGEST_FACT]),
+                remedy="their numbers do not compare: report them apart, or evaluate them alike",
+            )
+
+
+def facts_of(evaluation: Evaluation) -> dict[str, str]:
+    """Lists what must be the same wherever two evaluations have it."""
+    facts = {f"conventions: {name}": text for name, text in evaluation.conventions.items()}
+    facts |= {f"weights of {name}": sha256 for name, sha256 in evaluation.metric_weights.items()}
+    for name, of_set in evaluation.datasets.items():
+        facts[f"LR images of {name}"] = of_set.low
+        facts[f"images of {name}"] = f"{len(of_set.rows)}: {', '.join(sorted(of_set.rows))}"
+    return facts
+
+
+def find_pairs(
+    evaluations: Sequence[Evaluation], roots: Sequence[str], field: str
+) -> dict[str, dict[str, ImagePair]]:
+    """Finds the images of the data sets: in `roots`, or where they lay when they were evaluated.
+
+    A set that is no longer there is told, and left out; one of `roots` must be there.
+    """
+    scale, wanted = evaluations[0].scale, datasets_of(evaluations)
+    sets = open_sets(roots, scale, field) if roots else []
+    foreign = [each.name for each in sets if each.name not in wanted]
+    checks.check(
+        not foreign,
+        field,
+        expected=f"folders of the data sets {', '.join(wanted)}",
+        got=", ".join(foreign),
+        remedy="leave it out, or call the folder as the data set is called",
+    )
+    for name in [name for name in wanted if name not in [each.name for each in sets]]:
+        for root in dict.fromkeys(e.datasets[name].root for e in evaluations if name in e.datasets):
+            try:
+                sets += [replace(each, name=name) for each in open_sets([root], scale, f"folder of {name}")]
+                break
+            except (checks.UserError, OSError) as error:
+                console.say(f"without HR images of {name}: {error}")
+    return pairs_by_name(sets)
