@@ -88,9 +88,8 @@ def summary(workdir: Path) -> str:
     measured = [record for record in records if "validation/psnr_y" in record]
     if measured:
         best = max(measured, key=lambda record: record["validation/psnr_y"])
-        parts.append(
-            f"best validation PSNR-Y {best['validation/psnr_y']:.3f} dB at step {best['step']} ({best['stage']})"
-        )
+        value, step, stage = (best[name] for name in ("validation/psnr_y", "step", "stage"))
+        parts.append(f"best validation PSNR-Y {value:.3f} dB at step {step} ({stage})")
     parts.append(f"in {workdir}: checkpoints/, journal.jsonl, tensorboard/, samples/")
     return "; ".join(parts)
 

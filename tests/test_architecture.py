@@ -14,7 +14,7 @@ TIERS = (
     {"checks", "configuration"},
     {"console", "files", "ops"},
     {"models", "losses", "metrics", "data", "parallel", "checkpoint", "journal", "weights", "report"},
-    {"training", "evaluation", "inference", "upscaling"},
+    {"training", "evaluation", "inference", "upscaling", "plots"},
     {"cli", "__main__", "scripts", "compare_torch", "reproduction"},
 )
 SIBLINGS = {

@@ -1,8 +1,12 @@
 """The journal: what a resumed run leaves of it."""
 
+import io
 import json
 
-from decloss_jax.journal import Journal, read, versions
+import numpy as np
+from PIL import Image
+
+from decloss_jax.journal import Journal, read, summary, versions
 
 
 def write(workdir, steps, start):
@@ -46,3 +50,37 @@ def test_journal_feeds_tensorboard(tmp_path):
 
 def test_versions_are_json():
     assert json.loads(json.dumps(versions()))["jax"]
+
+
+def test_journal_shows_images_as_files_and_in_tensorboard(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    with Journal(tmp_path, header={}, step=0) as journal:
+        journal.show(7, "set/a", image)
+    with Image.open(tmp_path / "samples" / "00000007_set_a.png") as written:
+        np.testing.assert_array_equal(np.asarray(written), image)
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    content = events.read_bytes()
+    assert b"samples/set_a" in content
+    png = content[content.index(b"\x89PNG") :]
+    with Image.open(io.BytesIO(png)) as shown:
+        np.testing.assert_array_equal(np.asarray(shown), image)
+
+
+def test_summary_names_the_best_step_and_where_everything_lies(tmp_path):
+    with Journal(tmp_path, header={}, step=0) as journal:
+        for step, stage, quality in ((2, "pretrain", 30.5), (4, "pretrain", 31.25), (6, "finetune", 31.0)):
+            journal.write({"step": step, "stage": stage, "validation/psnr_y": quality})
+        journal.write({"step": 7, "stage": "finetune"})
+    text = summary(tmp_path)
+    assert "pretrain to step 4, finetune to step 7" in text
+    assert "best validation PSNR-Y 31.250 dB at step 4 (pretrain)" in text
+    assert f"in {tmp_path}: checkpoints/, journal.jsonl" in text
+    assert "\n" not in text
+
+
+def test_summary_without_validation_images(tmp_path):
+    with Journal(tmp_path, header={}, step=0) as journal:
+        journal.write({"step": 3, "stage": "pretrain"})
+    assert summary(tmp_path) == (
+        f"done: pretrain to step 3; in {tmp_path}: checkpoints/, journal.jsonl, tensorboard/, samples/"
+    )

@@ -13,7 +13,7 @@ from decloss_jax.evaluation.run import ImageSet, open_sets
 from decloss_jax.ops.patches import extract_patches
 from decloss_jax.report.pictures import find_detail
 from decloss_jax.report.table import write_csv
-from decloss_jax.reproduction.figures import load_picture
+from decloss_jax.reproduction.figures import load_picture, with_pictures
 from decloss_jax.reproduction.paper import SCALE
 from decloss_jax.reproduction.runs import Measured, Settings
 
@@ -34,7 +34,7 @@ def draw_embeddings(measured: Sequence[Measured], settings: Settings, out: Path,
     for image_set in open_sets(settings.tests, SCALE, field="--test"):
         image, hr, place = most_varied(image_set)
         details = {HR: hr[place]}
-        for m in measured:
+        for m in with_pictures(measured):
             picture = m.folder / PICTURES / image_set.name / f"{image}.png"
             details[m.row.name] = load_picture(picture)[place]
         nodes = {source: mini_patches(detail) for source, detail in details.items()}
@@ -83,7 +83,7 @@ def distances_to_hr(patches: np.ndarray, hr_patches: np.ndarray) -> np.ndarray:
 
 
 def as_csv(positions: Mapping[str, np.ndarray], distances: Mapping[str, np.ndarray]) -> str:
-    """Writes a line for each mini-patch: source, number, place in the plane, distances to HR if it is SR's."""
+    """Writes a line for each mini-patch: source, number, place in the plane, of SR the distances."""
     rows: list[Sequence[object]] = [("source", "mini_patch", "x", "y", "rms_to_own_hr", "rms_to_nearest_hr")]
     for source, places in positions.items():
         own = distances.get(source, np.full(places.shape, np.nan))

@@ -30,8 +30,7 @@ def draw_details(
     The image is the one on which the rows' LPIPS differ most; the detail is where HR varies most. Rows whose
     pictures are not among the runs here are left out.
     """
-    here = [m for m in measured if (m.folder / PICTURES).is_dir()]
-    seen = list({m.row.name: m for m in here}.values())  # the last seed of each row
+    seen = with_pictures(measured)
     for each in open_sets(settings.tests, SCALE, field="--test"):
         scores = [read_scores(m, each.name) for m in seen]
         name = max(scores[0], key=lambda image: np.ptp([s[image][experiment.lpips] for s in scores]))
@@ -45,6 +44,12 @@ def draw_details(
             pictures.append((caption, load_picture(m.folder / PICTURES / each.name / f"{name}.png")[place]))
         pictures.append(("HR\nPSNR / LPIPS", hr[place]))
         draw_grid(f"{each.name}: {name}", pictures, out / f"{prefix}-{each.name}.png")
+
+
+def with_pictures(measured: Sequence[Measured]) -> list[Measured]:
+    """Returns the last seed of each row whose pictures are among the runs here."""
+    here = [m for m in measured if (m.folder / PICTURES).is_dir()]
+    return list({m.row.name: m for m in here}.values())
 
 
 def draw_icoo_against_lpips(

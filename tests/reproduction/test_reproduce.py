@@ -182,6 +182,19 @@ def test_reproduce_figure5_draws_the_networks_of_table_1(reproduced):
     assert (reproduced / "out" / "figure5.png").stat().st_size > 10_000
 
 
+def test_reproduce_figure2_shows_where_the_mini_patches_of_the_first_two_rows_lie(reproduced):
+    result = reproduce(reproduced, "figure2")
+    assert result.returncode == 0, result.stderr
+    lines = list(csv.DictReader((reproduced / "out" / "figure2-photographs.csv").open()))
+    rows = [row.name for row in EXPERIMENTS["table1"].rows[:2]]
+    assert {line["source"]: 256 for line in lines} == dict.fromkeys(["HR", *rows], 256)
+    assert len(lines) == 3 * 256
+    of_rows = [line for line in lines if line["source"] != "HR"]
+    assert all(float(line["rms_to_nearest_hr"]) <= float(line["rms_to_own_hr"]) for line in of_rows)
+    with Image.open(reproduced / "out" / "figure2-photographs.png") as image:
+        assert image.size == (1200, 936)
+
+
 @pytest.mark.parametrize(
     ("target", "rows", "differing"),
     [
