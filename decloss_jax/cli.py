@@ -129,9 +129,7 @@ RES_SCALE_HELP = "EDSR's residual scale, where the file does not say it (default
 
 def upscale(options: argparse.Namespace) -> int:
     """Upscales a picture or a folder of pictures."""
-    import jax
-
-    from decloss_jax import inference, parallel
+    from decloss_jax import inference
     from decloss_jax.upscaling import upscale_files
 
     scripts.use_compilation_cache()
@@ -140,11 +138,10 @@ def upscale(options: argparse.Namespace) -> int:
     else:
         model, params, line = load_network(options.weights, options.res_scale)
     print(line, file=sys.stderr)
-    mesh = parallel.data_mesh(jax.local_devices())
     network = functools.partial(
         inference.upscale,
         model,
-        jax.device_put(params, parallel.replicated(mesh)),
+        inference.on_local_devices(params),
         tile=options.tile,
         overlap=options.overlap,
         self_ensemble=options.self_ensemble,

@@ -93,6 +93,11 @@ def available_bytes(devices: Sequence[jax.Device]) -> int:
     return statistics["bytes_limit"] - statistics["bytes_in_use"]
 
 
+def on_local_devices(params: Any) -> Any:
+    """Puts a copy of parameters on each device of this process, once for many calls of `upscale`."""
+    return jax.device_put(params, parallel.replicated(parallel.data_mesh(jax.local_devices())))
+
+
 def no_report(pixels: int) -> None:
     """Stands for a reader of the progress."""
 
@@ -119,7 +124,7 @@ def upscale(
 
     Args:
         model: the generator.
-        params: its parameters; of `parallel.replicated` ones no copy is made.
+        params: its parameters; those of `on_local_devices` are not copied.
         low: [h,w,3], uint8, uint16, or floats in [0,1].
         tile: largest side of what the network sees at once, in LR pixels, a multiple of 4; by default chosen
             from the memory that is free (704 for EDSR-baseline where there is enough).

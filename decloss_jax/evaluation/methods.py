@@ -6,17 +6,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import jax
 import numpy as np
 from flax import linen as nn
 
 from decloss_jax import checks, console
 from decloss_jax.checkpoint import load_generator as load_checkpoint
 from decloss_jax.checkpoint import trained_stages
-from decloss_jax.inference import upscale
+from decloss_jax.inference import on_local_devices, upscale
 from decloss_jax.models import build_model
 from decloss_jax.ops.padding import Size
-from decloss_jax.ops.quantize import to_uint8
 from decloss_jax.ops.resize import bicubic_upscale
 from decloss_jax.weights import describe
 from decloss_jax.weights import load_generator as load_weights
@@ -119,10 +117,10 @@ def from_generator(
     name: str, model: nn.Module, params: Any, sha256: str, loaded: Mapping[str, Any]
 ) -> Method:
     """Makes a method of a generator and its parameters."""
-    on_device = jax.device_put(params)
+    on_devices = on_local_devices(params)
 
     def upscale_network(low_uint8: np.ndarray, *, shape: Size) -> np.ndarray:
-        return to_uint8(upscale(model, on_device, low_uint8, shape=shape))
+        return upscale(model, on_devices, low_uint8, shape=shape, dtype=np.uint8)
 
     return Method(name, model.scale, upscale_network, sha256, loaded)
 
