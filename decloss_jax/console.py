@@ -79,7 +79,7 @@ def _lines(title: str, total: int, done: int, unit: str) -> Iterator[Callable[..
         new += count
         latest_note = note or latest_note
         now = time.monotonic()
-        if now - last >= PLAIN_LINE_SECONDS or (done + new == total and count > 0):
+        if new > 0 and (now - last >= PLAIN_LINE_SECONDS or (done + new == total and count > 0)):
             last = now
             left = duration((total - done - new) * (now - start) / new)
             rate = _rate(new, start, unit)

@@ -127,7 +127,7 @@ def upscale(
         params: its parameters; those of `on_local_devices` are not copied.
         low: [h,w,3], uint8, uint16, or floats in [0,1].
         tile: largest side of what the network sees at once, in LR pixels, a multiple of 4; by default chosen
-            from the memory that is free (704 for EDSR-baseline where there is enough).
+            from the memory that is free (724 for EDSR-baseline where there is enough).
         overlap: LR pixels seen beyond the used part of a tile, where there is a neighbour. By default the
             receptive radius for EDSR, and less for RRDBNet (docs/upscaling.md).
         shape: height and width to compile for when the image is smaller (`ops.padding.shared_shapes`); the
@@ -135,31 +135,52 @@ def upscale(
         self_ensemble: average over the eight flips and rotations of each tile.
         dtype: float32, not clipped; or uint8 or uint16, clipped and rounded, which takes less memory.
         devices: that share the tiles; by default all of this process.
-        advance: called with the number of LR pixels that have been done since the last call.
+        advance: called with the number of LR pixels that have been done since the last call; a negative one
+            when the memory was exhausted and the image is begun anew.
 
     Returns:
         [s h,s w,3] of `dtype`.
 
     Raises:
-        UserError: not an image, a tile or an overlap that does not fit.
+        UserError: not an image, a tile or an overlap that does not fit, or too little memory for any tile.
     """
     devices = jax.local_devices() if devices is None else devices
     tile = choose_tile(model, devices) if tile is None else tile
     overlap = min(geometry(model).overlap, largest_overlap(tile)) if overlap is None else overlap
     check_options(low, tile, overlap)
+    done = 0
+
+    def report(pixels: int) -> None:
+        nonlocal done
+        done += pixels
+        advance(pixels)
+
+    network = Network(model, params, devices, self_ensemble)
     while True:
         try:
-            network = Network(model, params, devices, self_ensemble)
             return upscale_in_tiles(
-                network, low, tile=tile, overlap=overlap, shape=shape, dtype=np.dtype(dtype), advance=advance
+                network, low, tile=tile, overlap=overlap, shape=shape, dtype=np.dtype(dtype), advance=report
             )
         except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
             tried = min(tile, max(low.shape[:2]))
             tile = tried // 2 - tried // 2 % ALIGNMENT
-            if "RESOURCE_EXHAUSTED" not in str(error) or tile < SMALLEST_TILE:
-                raise
+            checks.check(
+                tile >= SMALLEST_TILE,
+                "memory",
+                expected=f"room for the network on {tried} LR pixels at once",
+                got=first_line(error),
+                remedy="close other programs, or take a smaller network",
+            )
             console.say(f"not enough memory for {tried} LR pixels at once: going on with tiles of {tile}")
             overlap = min(overlap, largest_overlap(tile))
+            report(-done)
+
+
+def first_line(error: Exception) -> str:
+    """Returns the first line of an error's text; XLA's go on with a table of buffers."""
+    return str(error).partition("\n")[0]
 
 
 def check_options(low: np.ndarray, tile: int, overlap: int) -> None:

@@ -216,17 +216,22 @@ def test_self_ensemble_is_the_mean_over_symmetries(size, tile):
 
 
 def test_upscale_halves_tiles_when_memory_runs_out(monkeypatch, capsys):
-    low, apply_in_strips = image(100, 70), inference.apply_in_strips
+    low, apply_in_strips, calls, done = image(100, 70), inference.apply_in_strips, [], []
 
     def limited(model, params, low, valid):
-        if low.shape[1] * low.shape[2] > 50 * 50:
+        calls.append(low.shape[1])
+        if low.shape[1] > 50 and len(calls) > 1:  # not at once: another program takes the memory meanwhile
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return apply_in_strips(model, params, low, valid)
 
     monkeypatch.setattr(inference, "apply_in_strips", limited)
-    sr = upscale(EDSR_SMALL, EDSR_PARAMS, low)
+    sr = upscale(EDSR_SMALL, EDSR_PARAMS, low, tile=64, devices=jax.devices()[:1], advance=done.append)
     np.testing.assert_allclose(sr, whole(EDSR_SMALL, EDSR_PARAMS, low), rtol=0, atol=2e-6)
-    assert "going on with tiles of 48" in capsys.readouterr().err
+    assert "not enough memory for 64 LR pixels at once: going on with tiles of 32" in capsys.readouterr().err
+    assert calls[:3] == [64, 64, 32]
+    assert done[0] > 0
+    assert done[1] == -done[0]
+    assert sum(done) == 100 * 70
 
 
 def test_upscale_gives_up_when_small_tiles_do_not_fit(monkeypatch):
@@ -234,7 +239,7 @@ def test_upscale_gives_up_when_small_tiles_do_not_fit(monkeypatch):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
     monkeypatch.setattr(inference, "apply_in_strips", never)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+    with pytest.raises(UserError, match="memory: expected room for the network on 40 LR pixels at once"):
         upscale(EDSR_SMALL, EDSR_PARAMS, image(40, 40))
 
 
