@@ -101,7 +101,7 @@ def batch_source(
             index = image_order(seed, epoch, len(images))[place]
             start_example(rng, key, first + i)
             whole = images.low(index), images.hr(index)
-            # First out of the file row by row, then turned, in the processor's cache: faster than both at once.
+            # Out of the file row by row, then turned in the processor's cache: faster than both at once.
             crops = map(np.ascontiguousarray, random_crop(rng, *whole, scale=scale, crop_size=crop_size))
             for crop, target in zip(random_symmetry(rng, *crops), (low[i], hr[i]), strict=True):
                 copy_pixels(crop, target)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from decloss_jax import checks
-from decloss_jax.data.images import decode_image
+from decloss_jax.data.images import count_pixels, decode_image
 from decloss_jax.data.pairs import ImagePair
 
 DESCRIPTION_FILE = "dataset_info.json"  # marks the folder of a prepared version
@@ -27,10 +27,15 @@ class Record:
     records: Any = field(repr=False, compare=False)
 
     def load(self) -> np.ndarray:
+        return decode_image(*self.read())
+
+    def pixels(self) -> int:
+        return count_pixels(*self.read())
+
+    def read(self) -> tuple[io.BytesIO, str]:
+        """Reads the encoded image; returns it with what to call it in errors."""
         content = self.records[self.index][self.feature]
-        return decode_image(
-            io.BytesIO(content), f"{self.feature} of record {self.index} in {self.version_folder}"
-        )
+        return io.BytesIO(content), f"{self.feature} of record {self.index} in {self.version_folder}"
 
     def identity(self) -> str:
         # TFDS never changes a prepared version: preparing anew writes its description anew.
