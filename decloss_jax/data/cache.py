@@ -9,7 +9,6 @@ time; files of images that have changed stay in it until then.
 import contextlib
 import hashlib
 import mmap
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,14 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from decloss_jax import checks, console
+from decloss_jax.data.images import DECODERS
 from decloss_jax.data.pairs import ImagePair
 from decloss_jax.files import locked, write_atomically
 
 FORMAT = 1  # raise it when images are decoded, or LR images made, in another way
 PROGRESS_FROM = 50  # pairs to decode; fewer take seconds
-DECODERS = min(
-    8, os.cpu_count() or 1
-)  # threads; each holds one pair, about 100 MB while it makes an LR image
 PAIR_OVERHEAD = 2 * 4096  # bytes on disk beyond the pixels: headers and the last block of both files
 
 

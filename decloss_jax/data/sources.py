@@ -5,26 +5,26 @@ from pathlib import Path
 from typing import Any
 
 from decloss_jax import checks
-from decloss_jax.data.folder import find_all_pairs, find_pairs
+from decloss_jax.data.folder import find_all_pairs, find_pairs_of_roots
 from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.photographs import find_photographs
 from decloss_jax.data.prepared import find_records
 
 
 def folder_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> list[ImagePair]:
-    """Lists the images of `data.root` (see `folder.LAYOUTS`).
+    """Lists the images of `data.root`, one folder or several (see `folder.LAYOUTS`).
 
     For validation it is `data.validation_root` where that is set, else the held-out images of `data.root`
     where there are any, else the validation images of its layout.
     """
-    root, count = Path(config_data["root"]).expanduser(), config_data["held_out_images"]
+    roots, count = config_data["root"], config_data["held_out_images"]
     checks.check_range("data.held_out_images", count, 0)
     if split == "validation" and config_data["validation_root"]:
         validation_root = Path(config_data["validation_root"]).expanduser()
         return find_all_pairs(validation_root, scale=scale, field="data.validation_root")
     if count == 0:
-        return find_pairs(root, scale=scale, split=split)
-    pairs = find_pairs(root, scale=scale, split="train")
+        return find_pairs_of_roots(roots, scale=scale, split=split)
+    pairs = find_pairs_of_roots(roots, scale=scale, split="train")
     held_out = choose_held_out(pairs, config_data["held_out_prefix"], count)
     return held_out if split == "validation" else [pair for pair in pairs if pair not in held_out]
 
