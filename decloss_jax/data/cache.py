@@ -177,17 +177,17 @@ def say_waiting(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def refuse_unwritable(folder: Path) -> Iterator[None]:
-    """Makes the folder, and words a failure to write into it for the user."""
+def refuse_unwritable(folder: Path, field: str = "data.cache_dir") -> Iterator[None]:
+    """Makes the folder of a config's field, and words a failure to write into it for the user."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         checks.fail(
-            "data.cache_dir",
-            expected="a folder with room for the decoded images",
+            field,
+            expected="a folder that can be written to and has room",
             got=f"{str(folder)!r} ({error.strerror})",
-            remedy="make room there, or set data.cache_dir to another folder",
+            remedy=f"make room there, or set {field} to another folder",
         )
 
 

@@ -52,8 +52,9 @@ def photographs_source(config_data: Mapping[str, Any], *, scale: int, split: str
 
 
 def tfds_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> list[ImagePair]:
-    """Lists a data set that TensorFlow Datasets has prepared under `data.root`."""
-    return find_records(Path(config_data["root"]).expanduser(), scale=scale, split=split)
+    """Lists a TensorFlow data set under `data.root`, prepared before or now, from `data.archives`."""
+    root, archives = Path(config_data["root"]).expanduser(), config_data["archives"]
+    return find_records(root, scale=scale, split=split, archives=archives)
 
 
 SOURCES = {"folder": folder_source, "photographs": photographs_source, "tfds": tfds_source}
@@ -63,7 +64,7 @@ def build_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> l
     """Lists the image pairs that `config.data` describes.
 
     Args:
-        config_data: `source`, a key of `SOURCES`, `root` and `validation_root`.
+        config_data: the fields of `config.data`; `source` is a key of `SOURCES`.
         scale: s.
         split: "train" or "validation".
 
@@ -75,4 +76,11 @@ def build_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> l
         UserError: an unknown source, a missing or empty folder, or images without their partners.
     """
     source = checks.look_up(SOURCES, config_data["source"], "data.source")
+    checks.check(
+        not config_data["archives"] or source is tfds_source,
+        "data.archives",
+        expected="none unless data.source is 'tfds'",
+        got=repr(config_data["archives"]),
+        remedy="set data.source to 'tfds', or unpack the archives and set data.root to their folder",
+    )
     return source(config_data, scale=scale, split=split)
