@@ -1,6 +1,7 @@
 """One mesh axis, "data", over all devices: batches are split along N, everything else is on every device."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -42,6 +43,18 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     """Puts this process's share of the global batch onto its devices, split along N."""
     sharding = batch_sharding(mesh)
     return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
+
+
+def shard_ahead(
+    batches: Iterable[dict[str, np.ndarray]], mesh: Mesh, *, ahead: int
+) -> Iterator[dict[str, jax.Array]]:
+    """Yields `shard_batch` of each batch in order, the next `ahead` being on their way to the devices."""
+    waiting: deque[dict[str, jax.Array]] = deque()
+    for batch in batches:
+        waiting.append(shard_batch(batch, mesh))
+        if len(waiting) > ahead:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def local_copy(tree):

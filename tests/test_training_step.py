@@ -196,3 +196,21 @@ def test_check_batch_size_names_both_numbers():
     parallel.check_batch_size(16, mesh)
     with pytest.raises(checks.UserError, match=r"number of devices \(8\), got 12"):
         parallel.check_batch_size(12, mesh)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_shard_ahead_yields_every_batch_in_order_and_reads_ahead(count):
+    mesh, read = parallel.data_mesh(jax.devices()[:4]), []
+
+    def batches():
+        for step in range(count):
+            read.append(step)
+            yield crops(step)
+
+    for step, batch in enumerate(parallel.shard_ahead(batches(), mesh, ahead=2)):
+        assert len(read) == min(step + 3, count)
+        for key, expected in crops(step).items():
+            np.testing.assert_array_equal(batch[key], expected)
+            assert batch[key].sharding == parallel.batch_sharding(mesh)
+    assert read == list(range(count))
+    assert count == 0 or step == count - 1
