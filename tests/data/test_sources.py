@@ -8,6 +8,7 @@ from decloss_jax.checks import UserError
 from decloss_jax.data.folder import find_all_pairs
 from decloss_jax.data.sources import SOURCES
 from decloss_jax.ops.resize import bicubic_downscale
+from decloss_jax.training.workdir import place
 
 
 def paths(pairs, root):
@@ -91,6 +92,14 @@ def test_build_source_takes_several_roots(tmp_path, write_images):
     assert [pair.name for pair in list_images(roots, "validation")] == ["0801"]
     held_out = {"held_out_prefix": "0000", "held_out_images": 1}
     assert [pair.name for pair in list_images(roots, **held_out)] == ["0001"]
+
+
+def test_several_roots_lead_to_the_same_place_however_they_are_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = f"{tmp_path / 'a'},{tmp_path / 'b'}"
+    assert place("data.root", "a, ./b") == place("data.root", written)
+    assert place("data.root", "a,c") != place("data.root", written)
+    assert place("data.root", "b,a") != place("data.root", written)  # another order of the images
 
 
 def test_build_source_refuses_a_name_that_two_roots_share(tmp_path, write_images):

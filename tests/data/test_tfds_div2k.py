@@ -312,6 +312,11 @@ def test_train_prepares_div2k_after_kill_9_and_trains(tmp_path):
     assert (workdir / "journal.jsonl").exists()
     assert sorted(path.name for path in folder.iterdir()) == [".lock", "2.0.0"]
 
+    without = [argument for argument in arguments if "archives" not in argument]
+    result = run("train.py", *without)  # the same run, no other config
+    assert result.returncode == 0, result.stderr
+    assert "complete at step 3" in result.stderr
+
     shutil.rmtree(root)
     result = run("train.py", *arguments)  # which knows the published archives
     assert_one_sentence(result, "DIV2K_train_HR.zip (3,530,603,713 bytes)", "cut off", tfds_div2k.HOME)
