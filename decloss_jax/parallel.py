@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -48,13 +49,24 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
 def shard_ahead(
     batches: Iterable[dict[str, np.ndarray]], mesh: Mesh, *, ahead: int
 ) -> Iterator[dict[str, jax.Array]]:
-    """Yields `shard_batch` of each batch in order, the next `ahead` being on their way to the devices."""
-    waiting: deque[dict[str, jax.Array]] = deque()
-    for batch in batches:
-        waiting.append(shard_batch(batch, mesh))
-        if len(waiting) > ahead:
-            yield waiting.popleft()
-    yield from waiting
+    """Yields `shard_batch` of each batch in order; a thread puts the next `ahead` on the devices meanwhile."""
+    source = iter(batches)
+
+    def put_next() -> dict[str, jax.Array] | None:
+        batch = next(source, None)
+        return None if batch is None else shard_batch(batch, mesh)
+
+    thread = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(thread.submit(put_next) for _ in range(ahead))
+        while True:
+            waiting.append(thread.submit(put_next))
+            batch = waiting.popleft().result()
+            if batch is None:
+                return
+            yield batch
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def local_copy(tree):
