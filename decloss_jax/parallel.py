@@ -49,7 +49,7 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
 def shard_ahead(
     batches: Iterable[dict[str, np.ndarray]], mesh: Mesh, *, ahead: int
 ) -> Iterator[dict[str, jax.Array]]:
-    """Yields `shard_batch` of each batch in order; a thread puts the next `ahead` on the devices meanwhile."""
+    """Yields `shard_batch` of each batch in order; a thread puts the next `ahead` on devices meanwhile."""
     source = iter(batches)
 
     def put_next() -> dict[str, jax.Array] | None:
