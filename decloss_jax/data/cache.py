@@ -90,21 +90,25 @@ def open_cache(pairs: Sequence[ImagePair], *, scale: int, cache_dir: str | Path)
 
     Raises:
         UserError: an image, by name, that cannot be read, an LR image whose size does not fit, or a folder
-            that cannot be written to.
+            that cannot be written to or has no room.
     """
     folder = Path(cache_dir).expanduser().absolute()
     files = [pair_files(folder, pair, scale) for pair in pairs]
-    stored = [open_pair(*pair) for pair in files]
-    if None in stored:
+    found = [open_pair(*pair) for pair in files]
+    if None in found:
         with refuse_unwritable(folder), locked(folder / ".lock", lambda: say_waiting(folder)):
             remove_abandoned(folder)
-            stored = [images or open_pair(*pair) for images, pair in zip(stored, files, strict=True)]
-            missing = [i for i, images in enumerate(stored) if images is None]
+            found = [images or open_pair(*pair) for images, pair in zip(found, files, strict=True)]
+            missing = [i for i, images in enumerate(found) if images is None]
             check_room(folder, [pairs[i] for i in missing], scale)
             decode([(pairs[i], files[i]) for i in missing], scale)
-        stored = [images or open_pair(*pair) for images, pair in zip(stored, files, strict=True)]
     return PairedImages(
-        scale=scale, names=tuple(pair.name for pair in pairs), stored=tuple(filter(None, stored))
+        scale=scale,
+        names=tuple(pair.name for pair in pairs),
+        stored=tuple(
+            images or (open_decoded(low_file), open_decoded(hr_file))
+            for images, (low_file, hr_file) in zip(found, files, strict=True)
+        ),
     )
 
 
