@@ -46,6 +46,9 @@ FOLDER = flags.DEFINE_string("folder", None, "Used by the benchmark itself: the 
 WORKERS = flags.DEFINE_integer(
     "workers", 0, "Used by the benchmark itself: threads or processes that read ahead."
 )
+SPANS = flags.DEFINE_integer(
+    "spans", 1, "Used by the benchmark itself: speeds to measure, one after another."
+)
 SET = flags.DEFINE_integer("set", 100, "Used by the benchmark itself: images in the set.")
 
 HEIGHT, WIDTH, SCALE, CROP, BATCH = 1356, 2040, 4, 192, 32
@@ -145,11 +148,13 @@ def report(stream: Iterator[Any], count: int) -> None:
     if WORKERS.value:
         for _ in range(2 * WORKERS.value):
             next(stream)
-    start = time.perf_counter()
-    for _ in itertools.islice(stream, count):
-        pass
-    seconds = time.perf_counter() - start
-    print(json.dumps({"pairs_per_second": count * BATCH / seconds}), flush=True)
+    speeds = []
+    for _ in range(SPANS.value):
+        start = time.perf_counter()
+        for _ in itertools.islice(stream, count):
+            pass
+        speeds.append(count * BATCH / (time.perf_counter() - start))
+    print(json.dumps({"pairs_per_second": speeds}), flush=True)
 
 
 # The images.
@@ -192,7 +197,7 @@ def put_together(photographs: list[np.ndarray], rng: np.random.Generator) -> np.
     for top in range(0, HEIGHT, height):
         for left in range(0, WIDTH, width):
             photograph = Image.fromarray(photographs[rng.integers(len(photographs))])
-            x, y = rng.integers(photograph.width - 300), rng.integers(max(1, photograph.height - 226))
+            x, y = rng.integers(max(1, photograph.width - 300)), rng.integers(max(1, photograph.height - 226))
             box = (x, y, min(x + 340, photograph.width), min(y + 226, photograph.height))
             tile = photograph.resize((width, height), Image.Resampling.BICUBIC, box=box)
             canvas[top : top + height, left : left + width] = np.asarray(tile)
@@ -213,9 +218,12 @@ def write_sub_images(image: np.ndarray, folder: Path, number: int, size: int, st
 # The measurements.
 
 
-def start_child(name: str, folder: Path, size: int = 0, workers: int = 0, cores: int = 1) -> subprocess.Popen:
+def start_child(
+    name: str, folder: Path, size: int = 0, workers: int = 0, cores: int = 1, spans: int = 1
+) -> subprocess.Popen:
     """Starts a contender on some of the cores."""
     words = [sys.executable, __file__, f"--child={name}", f"--folder={folder}", f"--workers={workers}"]
+    words.append(f"--spans={spans}")
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     return subprocess.Popen(
         ["taskset", "-c", ",".join(map(str, allowed)), *words, f"--set={size or SIZES.value[0]}"],
@@ -225,7 +233,7 @@ def start_child(name: str, folder: Path, size: int = 0, workers: int = 0, cores:
     )
 
 
-def result_of(process: subprocess.Popen) -> dict[str, float]:
+def result_of(process: subprocess.Popen) -> dict[str, Any]:
     """Waits for a contender and returns its last line."""
     lines = process.communicate()[0].splitlines()
     if process.returncode != 0:
@@ -251,7 +259,7 @@ def measure_speed(folder: Path) -> dict[str, Any]:
     for _ in range(ROUNDS.value):
         for name, values in found.items():
             options: dict[str, Any] = CONTENDERS[name]
-            values.append(result_of(start_child(folder=folder, **options))["pairs_per_second"])
+            values += result_of(start_child(folder=folder, **options))["pairs_per_second"]
     medians = {name: statistics.median(values) for name, values in found.items()}
     return {
         "pairs_per_second": {
@@ -265,7 +273,7 @@ def measure_speed(folder: Path) -> dict[str, Any]:
     }
 
 
-def build(folder: Path, size: int) -> dict[str, float]:
+def build(folder: Path, size: int) -> dict[str, Any]:
     """Builds the cache of a set on all cores; returns its time and the memory that it took."""
     process = start_child("building", folder, size, cores=os.cpu_count() or 1)
     memory = watch(process)
@@ -286,9 +294,9 @@ def first_batch(folder: Path, size: int) -> dict[str, Any]:
     return {"images": size, "median": statistics.median(seconds), "all": seconds}
 
 
-def memory_of(name: str, folder: Path, size: int) -> dict[str, float]:
-    """Returns the largest memory of a contender."""
-    process = start_child(name, folder, size, workers=8)
+def memory_of(name: str, folder: Path, size: int) -> dict[str, Any]:
+    """Returns the largest memory of a contender, and its speeds until the files are in the page cache."""
+    process = start_child(name, folder, size, workers=8, spans=8)
     memory = watch(process)
     return {"images": size} | memory | result_of(process)
 
@@ -340,11 +348,15 @@ def show(record: dict[str, Any]) -> None:
         ratio = record["speed"]["cached_over"].get(name)
         spread = f"{row['median']:.0f} ({min(row['all']):.0f} to {max(row['all']):.0f})"
         print(f"| {name} | {spread} | {f'{ratio:.1f}' if ratio else ''} |")
-    print("\n| images | build, s | peak MB | first batch, s | reading, peak MB | of it not mapped |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "\n| images | build, s | peak MB | first batch, s | reading, peak MB | of it not mapped | pairs/s |"
+    )
+    print("|---|---|---|---|---|---|---|")
     for built, first, memory in zip(record["build"], record["first_batch"], record["memory"], strict=True):
         times = f"{built['seconds']:.1f} | {built['resident_mb']:.0f} | {first['median']:.2f}"
-        print(f"| {built['images']} | {times} | {memory['resident_mb']:.0f} | {memory['anonymous_mb']:.0f} |")
+        peaks = f"{memory['resident_mb']:.0f} | {memory['anonymous_mb']:.0f}"
+        speeds = memory["pairs_per_second"]
+        print(f"| {built['images']} | {times} | {peaks} | {speeds[0]:.0f}, at last {speeds[-1]:.0f} |")
     print(f"\nTensorFlow with tf.data: {record['tensorflow']}, not measured")
 
 
