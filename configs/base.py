@@ -33,7 +33,10 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.source = "folder"  # a key of decloss_jax.data.sources.SOURCES
-    config.data.root = "data/DIV2K"  # folder: the training images; tfds: its data_dir
+    # folder: the training images; several folders, such as DF2K's, have commas between and no name in common.
+    # tfds: its data_dir, or the folder of a prepared data set.
+    config.data.root = "data/DIV2K"
+    config.data.archives = ""  # tfds: folder of DIV2K's .zip files, from which it is prepared when missing
     config.data.validation_root = ""  # folder: the validation images, when the layout does not hold them
     # The last images of the root whose names begin so: for validation, and never trained on.
     config.data.held_out_prefix = ""

@@ -83,7 +83,9 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
     command.set_defaults(run=convert)
 
-    command = commands.add_parser("check-data", help="list unpaired, unreadable and wrong-size images")
+    command = commands.add_parser(
+        "check-data", help="list unpaired, unreadable, wrong-size and double images"
+    )
     command.add_argument("roots", type=Path, nargs="+", metavar="ROOT", help="folder of a data set")
     command.set_defaults(run=check_data)
 
@@ -174,11 +176,11 @@ def check_data(options: argparse.Namespace) -> int:
     """Prints what is wrong with data sets, one line for each file."""
     from decloss_jax.data.check import check_data
 
-    findings = check_data(options.roots)
-    for finding in findings:
+    report = check_data(options.roots)
+    for finding in report.findings:
         print(finding)
-    print(f"{len(findings) or 'no'} problem{'s' if len(findings) != 1 else ''} found", file=sys.stderr)
-    return 1 if findings else 0
+    print(report.summary(), file=sys.stderr)
+    return 1 if report.findings else 0
 
 
 def compare_torch(options: argparse.Namespace) -> int:

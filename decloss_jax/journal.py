@@ -2,7 +2,7 @@
 
 `journal.jsonl` begins with one line that holds the config and the versions. A resumed run drops the lines
 that are newer than its checkpoint and writes them again, so the file ends up as if nothing had happened; only
-`images_per_second` depends on the machine.
+the fields of `MACHINE_FIELDS` depend on the machine.
 """
 
 import importlib.metadata
@@ -18,6 +18,9 @@ from PIL import Image
 from decloss_jax import __version__, files
 
 RECORDED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
+
+# Speed, and the share of the time in which training waited for data, since the line before.
+MACHINE_FIELDS = ("images_per_second", "data_wait")
 
 
 def versions() -> dict[str, str]:

@@ -1,6 +1,8 @@
 """One mesh axis, "data", over all devices: batches are split along N, everything else is on every device."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -42,6 +44,29 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     """Puts this process's share of the global batch onto its devices, split along N."""
     sharding = batch_sharding(mesh)
     return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
+
+
+def shard_ahead(
+    batches: Iterable[dict[str, np.ndarray]], mesh: Mesh, *, ahead: int
+) -> Iterator[dict[str, jax.Array]]:
+    """Yields `shard_batch` of each batch in order; a thread puts the next `ahead` on devices meanwhile."""
+    source = iter(batches)
+
+    def put_next() -> dict[str, jax.Array] | None:
+        batch = next(source, None)
+        return None if batch is None else shard_batch(batch, mesh)
+
+    thread = ThreadPoolExecutor(1)
+    try:
+        waiting = deque(thread.submit(put_next) for _ in range(ahead))
+        while True:
+            waiting.append(thread.submit(put_next))
+            batch = waiting.popleft().result()
+            if batch is None:
+                return
+            yield batch
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
 def local_copy(tree):

@@ -61,7 +61,7 @@ def final_state(workdir: Path):
 
 def records_without_speed(workdir: Path) -> list[dict]:
     return [
-        {key: value for key, value in record.items() if key != "images_per_second"}
+        {key: value for key, value in record.items() if key not in journal.MACHINE_FIELDS}
         for record in journal.read(workdir)[1]
     ]
 
@@ -99,7 +99,8 @@ def test_train_leaves_a_whole_run(finished):
     assert header["versions"]["jax"] == jax.__version__
     assert [record["step"] for record in records] == list(range(10, PRETRAIN + FINETUNE + 1, 10))
     assert [record["stage"] for record in records] == ["pretrain"] * 24 + ["finetune"] * 12
-    assert {"loss/total", "loss/l1", "learning_rate", "images_per_second"} <= records[0].keys()
+    assert {"loss/total", "loss/l1", "learning_rate", *journal.MACHINE_FIELDS} <= records[0].keys()
+    assert all(0 <= record["data_wait"] < 1 for record in records)
     assert {"loss/decloss", "weighted/decloss", "decloss/positives"} <= records[-1].keys()
     assert records[-1]["validation/psnr_y"] > records[11]["validation/psnr_y"] - 0.5
     assert records[23]["loss/l1"] < 0.5 * records[0]["loss/l1"]

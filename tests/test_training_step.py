@@ -1,7 +1,10 @@
 """The compiled step: equal on every number of devices, equal to a plain loop, memory donated, NaN noticed."""
 
+import itertools
 import math
 import re
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -196,3 +199,44 @@ def test_check_batch_size_names_both_numbers():
     parallel.check_batch_size(16, mesh)
     with pytest.raises(checks.UserError, match=r"number of devices \(8\), got 12"):
         parallel.check_batch_size(12, mesh)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_shard_ahead_yields_every_batch_in_order(count):
+    mesh = parallel.data_mesh(jax.devices()[:4])
+    found = list(parallel.shard_ahead((crops(step) for step in range(count)), mesh, ahead=2))
+    assert len(found) == count
+    for step, batch in enumerate(found):
+        for key, expected in crops(step).items():
+            np.testing.assert_array_equal(batch[key], expected)
+            assert batch[key].sharding == parallel.batch_sharding(mesh)
+
+
+def test_shard_ahead_reads_two_batches_more_and_ends_its_thread():
+    mesh, read, before = parallel.data_mesh(jax.devices()[:4]), [], threading.active_count()
+
+    def batches():
+        for step in itertools.count():
+            read.append(step)
+            yield crops(step)
+
+    stream = parallel.shard_ahead(batches(), mesh, ahead=2)
+    for taken in range(1, 4):
+        next(stream)
+        while len(read) < taken + 2:  # comes without being asked for
+            time.sleep(0.001)
+        time.sleep(0.05)
+        assert len(read) == taken + 2
+    stream.close()
+    assert threading.active_count() == before
+
+
+def test_shard_ahead_passes_on_an_error():
+    def batches():
+        yield crops(0)
+        raise OSError("gone")
+
+    stream = parallel.shard_ahead(batches(), parallel.data_mesh(), ahead=2)
+    next(stream)
+    with pytest.raises(OSError, match="gone"):
+        next(stream)

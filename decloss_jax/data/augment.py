@@ -2,6 +2,8 @@
 
 import numpy as np
 
+PIXEL = np.dtype("V3")  # three bytes that stay together
+
 
 def random_crop(
     rng: np.random.Generator, low: np.ndarray, hr: np.ndarray, *, scale: int, crop_size: int
@@ -48,3 +50,11 @@ def random_symmetry(
         return image.swapaxes(0, 1) if transpose else image
 
     return turn(low), turn(hr)
+
+
+def copy_pixels(source: np.ndarray, target: np.ndarray) -> None:
+    """Copies [H,W,3] uint8 into an array of the same shape; the views of turned images take little longer.
+
+    A pixel is moved as one item: byte by byte, NumPy takes three times as long where columns are turned.
+    """
+    target.view(PIXEL)[...] = source.view(PIXEL)

@@ -1,100 +1,183 @@
 """Tells what is wrong with folders of images, file by file, before training trips over it."""
 
-import os
+import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 from decloss_jax import console
 from decloss_jax.checks import UserError
 from decloss_jax.data.folder import LAYOUTS, check_folder, find_low_folder, match_files, refuse_empty
-from decloss_jax.data.images import list_images, read_image
+from decloss_jax.data.images import DECODERS, list_images, read_image
 from decloss_jax.data.pairs import check_sizes
 
 SCALES = (2, 3, 4, 8)  # whose LR folders are looked for
 ALL_LAYOUTS = tuple(dict.fromkeys(LAYOUTS["train"] + LAYOUTS["validation"]))
-
-Shape = tuple[int, ...]
+KINDS = ("unpaired", "unreadable", "wrong mode", "wrong size", "duplicate")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with one file."""
+    """One thing that is wrong with one file; `kind` is one of `KINDS`."""
 
     file: Path
+    kind: str
     problem: str
 
     def __str__(self) -> str:
         return f"{self.file}: {self.problem}"
 
 
-def check_data(roots: Iterable[str | Path]) -> list[Finding]:
-    """Checks every image of the roots: is it readable, is it paired, do the two sizes fit.
+@dataclass(frozen=True)
+class Report:
+    """What a check has seen: the number of image files, and what is wrong with them."""
+
+    images: int
+    findings: list[Finding]
+
+    def summary(self) -> str:
+        """Counts the findings by kind, in one line."""
+        counts = Counter(finding.kind for finding in self.findings)
+        named = ", ".join(f"{counts[kind]} {kind}" for kind in KINDS if counts[kind])
+        total = f"{len(self.findings) or 'no'} problem{'s' if len(self.findings) != 1 else ''}"
+        return f"{self.images} images checked, {total} found" + (f": {named}" if named else "")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """HR files of one layout, and its LR folders with the scales that they may be of."""
+
+    hr_files: list[Path]
+    low: dict[Path, list[int]]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is kept of a decoded image."""
+
+    shape: tuple[int, ...]
+    digest: bytes
+
+
+def check_data(roots: Iterable[str | Path]) -> Report:
+    """Checks every image of the roots: is it readable, is it paired, do the two sizes fit, is it there twice.
 
     Whatever there is of `folder.LAYOUTS` is checked, with the LR images of all `SCALES`.
 
     Args:
         roots: folders as `data.root`, `data.validation_root` and `evaluate.py --data` take them.
 
-    Returns:
-        What is wrong, root by root; empty where all is well.
-
     Raises:
         UserError: a root that does not exist, or holds no image in any layout.
     """
-    return [finding for root in roots for finding in check_root(Path(root).expanduser())]
+    folders = [folder for root in roots for folder in find_folders(Path(root).expanduser())]
+    files = list(dict.fromkeys(file for folder in folders for file in list_files(folder)))
+    contents, findings = read_contents(files)
+    for folder in folders:
+        findings += check_pairs(folder, contents)
+    findings += find_duplicates(contents)
+    order = {file: place for place, file in enumerate(files)}
+    return Report(len(files), sorted(findings, key=lambda finding: order[finding.file]))
 
 
-def check_root(root: Path) -> list[Finding]:
-    """Checks the images of one root; see `check_data`."""
+def find_folders(root: Path) -> list[Folder]:
+    """Lists the layouts of a root that hold HR images; raises `UserError` where there is none."""
     check_folder(root, "folder to check")
-    hr_files: list[Path] = []
-    partners: list[tuple[Path, Path, int]] = []  # HR file, LR file, scale
-    unpaired: dict[Path, str] = {}
+    found: dict[tuple[int, int], Folder] = {}  # by device and inode: HR and hr may be the same folder
     for layout in ALL_LAYOUTS:
-        files = list_images(root / layout.hr)
-        hr_files += files
-        for scale in SCALES if files else ():
-            matched, problems = match_files(files, find_low_folder(root, layout, scale), scale)
-            partners += [(file, low.path, scale) for file, low in matched.items()]
-            unpaired |= problems
-    if not hr_files:
+        hr_files = list_images(root / layout.hr)
+        if not hr_files:
+            continue
+        low: dict[Path, list[int]] = {}
+        for scale in SCALES:
+            low_folder = find_low_folder(root, layout, scale)
+            if low_folder is not None:
+                low.setdefault(low_folder, []).append(scale)
+        status = (root / layout.hr).stat()
+        found.setdefault((status.st_dev, status.st_ino), Folder(hr_files, low))
+    if not found:
         refuse_empty(root, ALL_LAYOUTS, "folder to check")
-
-    shapes, unreadable = read_shapes([*hr_files, *(low_file for _, low_file, _ in partners)])
-    misfits = find_misfits(partners, shapes)
-    problems_by_kind = (unpaired, unreadable, misfits)
-    return [Finding(file, problem) for kind in problems_by_kind for file, problem in kind.items()]
+    return list(found.values())
 
 
-def read_shapes(files: list[Path]) -> tuple[dict[Path, Shape], dict[Path, str]]:
-    """Decodes every file, on all cores; returns the shapes, and what is wrong with files that have none."""
-    shapes: dict[Path, Shape] = {}
-    problems: dict[Path, str] = {}
+def list_files(folder: Folder) -> list[Path]:
+    """Lists all image files of a layout."""
+    return [*folder.hr_files, *(file for low_folder in folder.low for file in list_images(low_folder))]
 
-    def read_shape(file: Path) -> None:
+
+def read_contents(files: list[Path]) -> tuple[dict[Path, Content], list[Finding]]:
+    """Decodes every file, several at a time; of an image, only shape and digest are kept."""
+
+    def read(file: Path) -> Content | Finding:
         try:
-            shapes[file] = read_image(file).shape
+            image = read_image(file)
         except UserError as error:
-            problems[file] = str(error).removeprefix(f"{file}: ")
+            kind = "wrong mode" if is_decodable(file) else "unreadable"
+            return Finding(file, kind, str(error).removeprefix(f"{file}: "))
+        return Content(image.shape, hashlib.sha256(image.data).digest())
 
+    contents: dict[Path, Content] = {}
+    findings: list[Finding] = []
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(DECODERS) as pool,
         console.progress("checking images", len(files), unit="image") as advance,
     ):
-        for _ in pool.map(read_shape, files):
+        for file, result in zip(files, pool.map(read, files), strict=True):
+            if isinstance(result, Content):
+                contents[file] = result
+            else:
+                findings.append(result)
             advance()
-    return shapes, dict(sorted(problems.items()))
+    return contents, findings
 
 
-def find_misfits(partners: list[tuple[Path, Path, int]], shapes: dict[Path, Shape]) -> dict[Path, str]:
-    """Returns the LR files whose size does not fit the HR image's, and what it should be."""
-    problems = {}
-    for hr_file, low_file, scale in partners:
-        if hr_file in shapes and low_file in shapes:
+def is_decodable(file: Path) -> bool:
+    """Tells whether a refused image is whole: then it is the kind of its pixels that was refused."""
+    try:
+        with Image.open(file) as image:
+            image.load()
+    except Exception:  # Pillow's decoders raise errors of many kinds on damaged files
+        return False
+    return True
+
+
+def check_pairs(folder: Folder, contents: dict[Path, Content]) -> list[Finding]:
+    """Returns the files of a layout that have no partner, or one of another size than theirs over s."""
+    _, doubles = match_files(folder.hr_files, None, SCALES[0])
+    findings = [Finding(file, "unpaired", problem) for file, problem in doubles.items()]
+    for low_folder, scales in folder.low.items():
+        by_scale = [check_low_folder(folder.hr_files, low_folder, scale, contents) for scale in scales]
+        # Of a folder whose name has no scale, the one that fits best is meant.
+        findings += [finding for finding in min(by_scale, key=len) if finding.file not in doubles]
+    return findings
+
+
+def check_low_folder(
+    hr_files: list[Path], low_folder: Path, scale: int, contents: dict[Path, Content]
+) -> list[Finding]:
+    """Returns what does not fit between HR files and an LR folder of one scale."""
+    partners, unpaired = match_files(hr_files, low_folder, scale)
+    findings = [Finding(file, "unpaired", problem) for file, problem in unpaired.items()]
+    for hr_file, low in partners.items():
+        if hr_file in contents and low.path in contents:
             try:
-                check_sizes(hr_file.stem, shapes[low_file], shapes[hr_file], scale)
+                check_sizes(hr_file.stem, contents[low.path].shape, contents[hr_file].shape, scale)
             except UserError as error:
-                problems[low_file] = str(error)
-    return problems
+                findings.append(Finding(low.path, "wrong size", str(error)))
+    return findings
+
+
+def find_duplicates(contents: dict[Path, Content]) -> list[Finding]:
+    """Returns the files whose pixels are those of a file before."""
+    first: dict[Content, Path] = {}
+    for file, content in contents.items():
+        first.setdefault(content, file)
+    return [
+        Finding(file, "duplicate", f"has the same content as {first[content]}")
+        for file, content in contents.items()
+        if first[content].resolve() != file.resolve()
+    ]

@@ -3,6 +3,7 @@
 A layout is a folder of HR images and the folders where their LR images may lie; {s} is the scale. The first
 layout with an HR image in it counts. LR files are called as the HR file is, or with "x{s}" behind its stem
 (0001.png and 0001x4.png); the suffixes may differ. Without an LR folder, LR images are made from the HR ones.
+A folder LR without a scale in its name is taken for any scale; sizes that do not fit are refused when read.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ class Layout:
 
 
 PLAIN_LAYOUTS = (
-    Layout("HR", ("LRx{s}", "LR_bicubic/X{s}")),  # plain; EDSR-PyTorch's benchmark sets
+    Layout("HR", ("LRx{s}", "LR_bicubic/X{s}", "LR")),  # plain; EDSR-PyTorch's benchmark sets
+    Layout("hr", ("lrx{s}", "lr")),
     Layout("GTmod12", ("LRbicx{s}",)),  # BasicSR's benchmark sets
     Layout("."),  # a folder of images
 )
@@ -33,8 +35,11 @@ LAYOUTS = {
     "train": (
         Layout("DIV2K_train_HR", ("DIV2K_train_LR_bicubic/X{s}",)),  # DIV2K's archives, BasicSR
         Layout("DIV2K/DIV2K_train_HR", ("DIV2K/DIV2K_train_LR_bicubic/X{s}",)),  # EDSR-PyTorch
-        Layout("DIV2K_train_HR_sub", ("DIV2K_train_LR_bicubic/X{s}_sub",)),  # BasicSR's sub-images
+        # BasicSR's sub-images
+        Layout("DIV2K_train_HR_sub", ("DIV2K_train_LR_bicubic/X{s}_sub", "DIV2K_train_LR_bicubic_X{s}_sub")),
         Layout("Flickr2K_HR", ("Flickr2K_LR_bicubic/X{s}",)),
+        Layout("Flickr2K_HR_sub", ("Flickr2K_LR_bicubic/X{s}_sub", "Flickr2K_LR_bicubic_X{s}_sub")),
+        Layout("DF2K_HR", ("DF2K_LR_bicubic/X{s}",)),  # both in one folder, by EDSR-PyTorch's names
         *PLAIN_LAYOUTS,
     ),
     "validation": (
@@ -68,6 +73,31 @@ def find_pairs(root: Path, *, scale: int, split: str, field: str = "data.root") 
     if not pairs and split == "train":
         refuse_empty(root, layouts, field)
     return pairs
+
+
+def find_pairs_of_roots(roots: str, *, scale: int, split: str) -> list[ImagePair]:
+    """Lists the pairs of one split of `data.root`: one folder, or several with commas between, as in DF2K.
+
+    Raises:
+        UserError: as `find_pairs`, or two roots with images of the same name.
+    """
+    pairs: dict[str, ImagePair] = {}
+    for root in split_roots(roots):
+        for pair in find_pairs(root, scale=scale, split=split):
+            checks.check(
+                pair.name not in pairs,
+                "data.root",
+                expected="images of different names in its folders",
+                got=f"{pair.name} once more in {str(root)!r}",
+                remedy="rename the images of one folder (check-data finds images that are there twice)",
+            )
+            pairs[pair.name] = pair
+    return list(pairs.values())
+
+
+def split_roots(roots: str) -> list[Path]:
+    """Splits folders that are written with commas between."""
+    return [Path(root.strip()).expanduser() for root in roots.split(",")]
 
 
 def find_all_pairs(root: Path, *, scale: int, field: str) -> list[ImagePair]:

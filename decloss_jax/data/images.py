@@ -1,8 +1,11 @@
 """Reads image files as 8-bit RGB, the way people expect them to look, or refuses them by name."""
 
+import contextlib
 import io
+import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from decloss_jax import checks
 
 BITS_PER_SAMPLE = 258  # TIFF's tag
+DECODERS = min(8, os.cpu_count() or 1)  # threads; each holds one image, and what is made of it
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -49,17 +53,30 @@ def read_image(path: Path) -> np.ndarray:
 
 def decode_image(source: Path | io.BytesIO, name: str) -> np.ndarray:
     """Decodes an image file or its bytes as `read_image` does; `name` stands for it in errors."""
-    try:
+    with refuse_unreadable(name):
         pixels = decode_pixels(source)
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.int32) + 128) // 257).astype(np.uint8)  # 65535 = 257 * 255
+    check_opaque(pixels, name)
+    return np.ascontiguousarray(pixels[..., :3])
+
+
+def count_pixels(source: Path | io.BytesIO, name: str) -> int:
+    """Returns H W of an image file or its bytes, from the header alone; `name` stands for it in errors."""
+    with refuse_unreadable(name), Image.open(source) as image:
+        return image.width * image.height
+
+
+@contextlib.contextmanager
+def refuse_unreadable(name: str) -> Iterator[None]:
+    """Words what goes wrong inside Pillow as a `UserError` about the image `name`."""
+    try:
+        yield
+        return
     except UnidentifiedImageError:
         problem = "an unknown or damaged format"
     except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged files
         problem = str(error) or type(error).__name__
-    else:
-        if pixels.dtype == np.uint16:
-            pixels = ((pixels.astype(np.int32) + 128) // 257).astype(np.uint8)  # 65535 = 257 * 255
-        check_opaque(pixels, name)
-        return np.ascontiguousarray(pixels[..., :3])
     checks.fail(
         name,
         expected="a readable image with gray or RGB pixels",

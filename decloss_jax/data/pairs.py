@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from decloss_jax import checks
-from decloss_jax.data.images import read_image
+from decloss_jax.data.images import count_pixels, read_image
 from decloss_jax.ops.resize import bicubic_downscale, mod_crop
 
 
@@ -16,6 +16,9 @@ class StoredImage(Protocol):
 
     def load(self) -> np.ndarray:
         """Reads it as [H,W,3] uint8."""
+
+    def pixels(self) -> int:
+        """Returns H W without decoding it."""
 
     def identity(self) -> str:
         """Returns a text that changes whenever the stored image may have changed, without reading it."""
@@ -29,6 +32,9 @@ class ImageFile:
 
     def load(self) -> np.ndarray:
         return read_image(self.path)
+
+    def pixels(self) -> int:
+        return count_pixels(self.path, str(self.path))
 
     def identity(self) -> str:
         # The time of the last change of status (ctime) cannot be set back, so that an image is noticed which
@@ -73,6 +79,11 @@ class ImagePair:
         low = make_low(hr, scale) if self.low is None else self.low.load()
         check_sizes(self.name, low.shape, hr.shape, scale)
         return low, mod_crop(hr, scale)
+
+    def pixels(self, scale: int) -> int:
+        """Returns the number of pixels of both images together, an upper bound; nothing is decoded."""
+        hr = self.hr.pixels()
+        return hr + (self.low.pixels() if self.low else hr // scale**2)
 
 
 def make_low(hr: np.ndarray, scale: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from decloss_jax import checks
-from decloss_jax.data.images import decode_image
+from decloss_jax.data.images import count_pixels, decode_image
 from decloss_jax.data.pairs import ImagePair
 
 DESCRIPTION_FILE = "dataset_info.json"  # marks the folder of a prepared version
@@ -27,10 +27,15 @@ class Record:
     records: Any = field(repr=False, compare=False)
 
     def load(self) -> np.ndarray:
+        return decode_image(*self.read())
+
+    def pixels(self) -> int:
+        return count_pixels(*self.read())
+
+    def read(self) -> tuple[io.BytesIO, str]:
+        """Reads the encoded image; returns it with what to call it in errors."""
         content = self.records[self.index][self.feature]
-        return decode_image(
-            io.BytesIO(content), f"{self.feature} of record {self.index} in {self.version_folder}"
-        )
+        return io.BytesIO(content), f"{self.feature} of record {self.index} in {self.version_folder}"
 
     def identity(self) -> str:
         # TFDS never changes a prepared version: preparing anew writes its description anew.
@@ -38,7 +43,7 @@ class Record:
         return f"{self.version_folder.resolve()} {written} {self.split} {self.index} {self.feature}"
 
 
-def find_records(root: Path, *, scale: int, split: str) -> list[ImagePair]:
+def find_records(root: Path, *, scale: int, split: str, archives: str = "") -> list[ImagePair]:
     """Lists the records of a prepared data set with the features hr (or image) and, where it has it, lr.
 
     Args:
@@ -46,13 +51,15 @@ def find_records(root: Path, *, scale: int, split: str) -> list[ImagePair]:
             div2k/bicubic_x{s} in it, of which the newest version is taken.
         scale: s.
         split: "train" or "validation"; [] where the data set has no validation split.
+        archives: folder of DIV2K's .zip files, from which it is prepared when missing.
 
     Raises:
-        UserError: no prepared data set there, or not in the array_record format, or without HR images.
+        UserError: no prepared data set there, or not in the array_record format, or without HR images; or
+            see `tfds_div2k.prepare`.
     """
     import tensorflow_datasets as tfds
 
-    folder = find_version_folder(root, scale)
+    folder = find_version_folder(root, scale, archives)
     builder = tfds.builder_from_directory(folder)
     if split not in builder.info.splits and split == "validation":
         return []
@@ -92,23 +99,32 @@ def find_records(root: Path, *, scale: int, split: str) -> list[ImagePair]:
     ]
 
 
-def find_version_folder(root: Path, scale: int) -> Path:
-    """Returns `root` if it holds a prepared version, or the newest one of root/div2k/bicubic_x{s}."""
+def find_version_folder(root: Path, scale: int, archives: str) -> Path:
+    """Returns `root` if it holds a prepared version, or the newest one of root/div2k/bicubic_x{s}.
+
+    With `archives`, the folder of DIV2K's .zip files, a missing one is prepared first.
+    """
     if (root / DESCRIPTION_FILE).is_file():
         return root
-    prepared = list((root / "div2k" / f"bicubic_x{scale}").glob(f"*/{DESCRIPTION_FILE}"))
-    if not prepared:
-        checks.fail(
-            "data.root",
-            expected=f"a prepared data set ({DESCRIPTION_FILE}, or div2k/bicubic_x{scale}/VERSION under it)",
-            got=f"none in {str(root)!r}",
-            remedy=(
-                "prepare it where TensorFlow is installed with tfds.builder('div2k/bicubic_x"
-                f"{scale}', file_format='array_record').download_and_prepare(), or unpack the images and use "
-                "data.source = 'folder'"
-            ),
-        )
-    return max(prepared, key=lambda file: version_numbers(file.parent.name)).parent
+    if not list_versions(root, scale):
+        from decloss_jax.data import tfds_div2k
+
+        if not archives:
+            checks.fail(
+                "data.root",
+                expected=f"a prepared data set ({DESCRIPTION_FILE}, or div2k/bicubic_x{scale}/VERSION in it)",
+                got=f"none in {str(root)!r}",
+                remedy="have it prepared with --config.data.archives=DIR, a folder with "
+                f"{tfds_div2k.describe_archives(scale)}, or unpack the images and use data.source = 'folder'",
+            )
+        tfds_div2k.prepare(root, Path(archives).expanduser(), scale=scale)
+    return max(list_versions(root, scale), key=lambda folder: version_numbers(folder.name))
+
+
+def list_versions(root: Path, scale: int) -> list[Path]:
+    """Lists the prepared versions of root/div2k/bicubic_x{s}; unfinished ones do not count."""
+    files = (root / "div2k" / f"bicubic_x{scale}").glob(f"*/{DESCRIPTION_FILE}")
+    return [file.parent for file in files if version_numbers(file.parent.name)]
 
 
 def version_numbers(version: str) -> list[int]:

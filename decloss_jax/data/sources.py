@@ -5,26 +5,26 @@ from pathlib import Path
 from typing import Any
 
 from decloss_jax import checks
-from decloss_jax.data.folder import find_all_pairs, find_pairs
+from decloss_jax.data.folder import find_all_pairs, find_pairs_of_roots
 from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.photographs import find_photographs
 from decloss_jax.data.prepared import find_records
 
 
 def folder_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> list[ImagePair]:
-    """Lists the images of `data.root` (see `folder.LAYOUTS`).
+    """Lists the images of `data.root`, one folder or several (see `folder.LAYOUTS`).
 
     For validation it is `data.validation_root` where that is set, else the held-out images of `data.root`
     where there are any, else the validation images of its layout.
     """
-    root, count = Path(config_data["root"]).expanduser(), config_data["held_out_images"]
+    roots, count = config_data["root"], config_data["held_out_images"]
     checks.check_range("data.held_out_images", count, 0)
     if split == "validation" and config_data["validation_root"]:
         validation_root = Path(config_data["validation_root"]).expanduser()
         return find_all_pairs(validation_root, scale=scale, field="data.validation_root")
     if count == 0:
-        return find_pairs(root, scale=scale, split=split)
-    pairs = find_pairs(root, scale=scale, split="train")
+        return find_pairs_of_roots(roots, scale=scale, split=split)
+    pairs = find_pairs_of_roots(roots, scale=scale, split="train")
     held_out = choose_held_out(pairs, config_data["held_out_prefix"], count)
     return held_out if split == "validation" else [pair for pair in pairs if pair not in held_out]
 
@@ -52,8 +52,9 @@ def photographs_source(config_data: Mapping[str, Any], *, scale: int, split: str
 
 
 def tfds_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> list[ImagePair]:
-    """Lists a data set that TensorFlow Datasets has prepared under `data.root`."""
-    return find_records(Path(config_data["root"]).expanduser(), scale=scale, split=split)
+    """Lists a TensorFlow data set under `data.root`, prepared before or now, from `data.archives`."""
+    root, archives = Path(config_data["root"]).expanduser(), config_data["archives"]
+    return find_records(root, scale=scale, split=split, archives=archives)
 
 
 SOURCES = {"folder": folder_source, "photographs": photographs_source, "tfds": tfds_source}
@@ -63,7 +64,7 @@ def build_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> l
     """Lists the image pairs that `config.data` describes.
 
     Args:
-        config_data: `source`, a key of `SOURCES`, `root` and `validation_root`.
+        config_data: the fields of `config.data`; `source` is a key of `SOURCES`.
         scale: s.
         split: "train" or "validation".
 
@@ -75,4 +76,11 @@ def build_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> l
         UserError: an unknown source, a missing or empty folder, or images without their partners.
     """
     source = checks.look_up(SOURCES, config_data["source"], "data.source")
+    checks.check(
+        not config_data["archives"] or source is tfds_source,
+        "data.archives",
+        expected="none unless data.source is 'tfds'",
+        got=repr(config_data["archives"]),
+        remedy="set data.source to 'tfds', or unpack the archives and set data.root to their folder",
+    )
     return source(config_data, scale=scale, split=split)

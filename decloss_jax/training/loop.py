@@ -4,7 +4,7 @@ import contextlib
 import functools
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ from decloss_jax.training.workdir import StopRequest, check_same_config, claim, 
 
 # Steps that may be under way on the devices before the loss of the oldest is looked at.
 STEPS_IN_FLIGHT = 2
+# Batches that are put on the devices before their step comes.
+BATCHES_AHEAD = 2
 
 
 class NonFiniteLoss(checks.UserError):
@@ -245,6 +247,7 @@ def train_stage(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+    ahead = parallel.shard_ahead(stream, this.mesh, ahead=BATCHES_AHEAD)
     header = {"config": config.to_dict(), "versions": versions(), "devices": describe_devices()}
     in_flight: deque[tuple[int, dict[str, Array]]] = deque()
     rate = Rate(config.batch_size)
@@ -254,7 +257,9 @@ def train_stage(
         console.progress(stage.name, steps, done=done - stage.first_step) as advance,
     ):
         for step in range(done + 1, stage.last_step + 1):
-            state, metrics = stage.train_step(state, parallel.shard_batch(next(stream), this.mesh))
+            with rate.waiting():
+                batch = next(ahead)
+            state, metrics = stage.train_step(state, batch)
             rate.count()
             in_flight.append((step, metrics))
             last = step == stage.last_step
@@ -269,7 +274,7 @@ def train_stage(
             record: dict[str, Any] = {}
             if logging:
                 record = {name: float(value) for name, value in metrics.items() if name != "finite"}
-                record["images_per_second"] = rate.value()
+                record |= rate.values()
             advance(f"loss {record['loss/total']:.5g}" if logging else "")
             quality = evaluate(this, state, functools.partial(journal.show, step)) if evaluating else {}
             record |= {f"validation/{name}": value for name, value in quality.items()}
@@ -342,17 +347,28 @@ def describe_devices() -> str:
 
 
 class Rate:
-    """Images per second since the last restart; saving and measuring do not count."""
+    """The speed of training since the last restart; saving and measuring do not count."""
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size
         self.restart()
 
     def restart(self) -> None:
-        self._start, self._steps = time.monotonic(), 0
+        self._start, self._steps, self._waited = time.monotonic(), 0, 0.0
 
     def count(self) -> None:
         self._steps += 1
 
-    def value(self) -> float:
-        return self._steps * self._batch_size / (time.monotonic() - self._start)
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self._waited += time.monotonic() - start
+
+    def values(self) -> dict[str, float]:
+        """Returns the fields of `journal.MACHINE_FIELDS`."""
+        seconds = time.monotonic() - self._start
+        return {
+            "images_per_second": self._steps * self._batch_size / seconds,
+            "data_wait": self._waited / seconds,
+        }

@@ -13,6 +13,7 @@ import jax
 
 from decloss_jax import checks, files
 from decloss_jax.configuration import flatten
+from decloss_jax.data.folder import split_roots
 
 # Fields that may differ when a run goes on: they decide what it reports and how fast, not what it computes.
 REPORTING_FIELDS = (
@@ -21,6 +22,7 @@ REPORTING_FIELDS = (
     "checkpoint_every_steps",
     "validation_images",
     "sample_images",
+    "data.archives",
     "data.cache_dir",
     "data.threads",
 )
@@ -72,9 +74,9 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def place(field: str, value: Any) -> Any:
-    """Returns the value of a config's field; of a path, the place that it leads to."""
+    """Returns the value of a config's field; of a path, or paths with commas between, where they lead to."""
     is_path = field in PATH_FIELDS and isinstance(value, str) and value
-    return Path(value).expanduser().resolve() if is_path else value
+    return [path.resolve() for path in split_roots(value)] if is_path else value
 
 
 def record_config(workdir: Path, config: Mapping[str, Any]) -> None:

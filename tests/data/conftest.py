@@ -15,11 +15,14 @@ def coordinates_image(height: int, width: int, mark: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def write_images(tmp_path):
-    """A function that writes coordinate images: write_images("HR", ["a.png"], height=32, width=48)."""
+    """A function that writes coordinate images: write_images("HR", ["a.png"], height=32, width=48).
 
-    def write(folder: str, names, height: int = 32, width: int = 48) -> Path:
+    Images of one size and mark are equal; `first` is the mark of the first name.
+    """
+
+    def write(folder: str, names, height: int = 32, width: int = 48, first: int = 0) -> Path:
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        for mark, name in enumerate(names):
+        for mark, name in enumerate(names, first):
             Image.fromarray(coordinates_image(height, width, mark)).save(tmp_path / folder / name)
         return tmp_path / folder
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from decloss_jax.data.augment import random_crop, random_symmetry
+from decloss_jax.data.augment import copy_pixels, random_crop, random_symmetry
 
 
 def coordinates(height, width):
@@ -51,3 +51,13 @@ def test_random_symmetry_draws_all_eight_alike_and_aligned():
         counts[turned_hr.tobytes()] = counts.get(turned_hr.tobytes(), 0) + 1
     assert set(counts) == expected
     assert min(counts.values()) > 60  # 100 on average; below 60 with a chance of 2e-5
+
+
+def test_copy_pixels_copies_turned_images():
+    image = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    for turns in range(4):
+        for source in (np.rot90(image, turns), np.rot90(image, turns)[:, ::-1]):
+            target = np.zeros((2, 6, 6, 3), np.uint8)
+            copy_pixels(source, target[1])
+            np.testing.assert_array_equal(target[1], source)
+            assert not target[0].any()

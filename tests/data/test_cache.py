@@ -1,15 +1,24 @@
 """The cache of decoded images: right values, and right again after anything that happens to its files."""
 
+import fcntl
+import math
 import multiprocessing
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
+from command_line import REPOSITORY
 from image_lists import list_images
 from PIL import Image
 
 from decloss_jax.checks import UserError
-from decloss_jax.data.cache import ABANDONED_SECONDS, open_cache
+from decloss_jax.data.cache import open_cache
 from decloss_jax.data.images import read_image
 from decloss_jax.data.pairs import ImageFile, ImagePair
 from decloss_jax.ops.resize import bicubic_downscale, mod_crop
@@ -36,8 +45,10 @@ def test_open_cache_makes_low_images(tmp_path, scale):
     pairs = photographs()
     images = open_cache(pairs, scale=scale, cache_dir=tmp_path / "a" / "cache")
     check(images, pairs, scale)
-    assert isinstance(images.hr(0), np.memmap)
     assert not images.hr(0).flags.writeable
+    (tmp_path / "a").rename(tmp_path / "b")  # nothing is held in memory
+    with pytest.raises(FileNotFoundError):
+        images.hr(0)
 
 
 def test_open_cache_takes_given_low_images(shared, tmp_path):
@@ -116,30 +127,79 @@ def test_open_cache_mends_damaged_files(tmp_path, spoil, part):
     check(open_cache(pairs, scale=4, cache_dir=tmp_path), pairs)
 
 
-def test_open_cache_removes_what_a_killed_process_left(tmp_path):
-    pairs = photographs()[:1]
-    open_cache(pairs, scale=4, cache_dir=tmp_path)
-    (file,) = tmp_path.glob("*.hr.npy")
-    old, young = tmp_path / f".{file.name}.old", tmp_path / f".{file.name}.young"
-    for left in (old, young):
-        left.write_bytes(file.read_bytes()[:100])
-    past = file.stat().st_mtime - 2 * ABANDONED_SECONDS
-    os.utime(old, (past, past))
-    check(open_cache(pairs, scale=4, cache_dir=tmp_path), pairs)
-    assert not old.exists()
-    assert young.exists()
+BUILD = """
+from pathlib import Path
+from decloss_jax.data.cache import open_cache
+from decloss_jax.data.folder import find_pairs
+open_cache(find_pairs(Path({root!r}), scale=4, split="train"), scale=4, cache_dir={cache!r})
+"""
+
+
+def test_open_cache_goes_on_after_kill_9(tmp_path):
+    (tmp_path / "HR").mkdir()
+    for i in range(40):
+        pixels = np.random.default_rng(i).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "HR" / f"{i}.png")
+    pairs, cache = list_images(tmp_path), tmp_path / "cache"
+    script = BUILD.format(root=str(tmp_path), cache=str(cache))
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=REPOSITORY)
+    while len(list(cache.glob("*.npy"))) < 10 and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+    kept = {file: file.stat().st_ino for file in cache.glob("*.npy")}
+    assert 10 <= len(kept) < 80
+    (cache / f".{next(iter(kept)).name}.left").write_bytes(b"cut off")  # as the kill may leave it
+    check(open_cache(pairs, scale=4, cache_dir=cache), pairs)
+    assert len(list(cache.iterdir())) == 80 + 1  # the lock
+    pairs_kept = {file for file in kept if file.name.endswith(".hr.npy")}  # the LR file is written first
+    assert len(pairs_kept) >= 3
+    assert all(file.stat().st_ino == kept[file] for file in pairs_kept)  # not decoded again
 
 
 def open_and_sum(folder):
+    """Opens the photographs; returns sums of their pixels and how many this process decoded."""
+    decoded = []
+    load = ImagePair.load
+    ImagePair.load = lambda pair, scale: decoded.append(pair.name) or load(pair, scale)
     images = open_cache(photographs(), scale=4, cache_dir=folder)
-    return [int(images.hr(i).sum()) + int(images.low(i).sum()) for i in range(len(images))]
+    return [int(images.hr(i).sum()) + int(images.low(i).sum()) for i in range(len(images))], len(decoded)
 
 
 def test_open_cache_serves_processes_at_the_same_time(tmp_path):
     with multiprocessing.get_context("spawn").Pool(3) as pool:
-        sums = pool.map(open_and_sum, [tmp_path] * 3, chunksize=1)
-    assert sums[0] == sums[1] == sums[2] == open_and_sum(tmp_path)
-    assert len(list(tmp_path.iterdir())) == 6
+        sums, decoded = zip(*pool.map(open_and_sum, [tmp_path] * 3, chunksize=1), strict=True)
+    images = open_cache(photographs(), scale=4, cache_dir=tmp_path)
+    expected = [int(images.hr(i).sum()) + int(images.low(i).sum()) for i in range(len(images))]
+    assert sums[0] == sums[1] == sums[2] == expected
+    assert sum(decoded) == 3  # each photograph once
+    assert len(list(tmp_path.iterdir())) == 6 + 1  # the lock
+
+
+def test_open_cache_waits_for_the_process_that_decodes(tmp_path, capsys):
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        threading.Timer(0.5, fcntl.flock, (lock, fcntl.LOCK_UN)).start()
+        check(open_cache(photographs(), scale=4, cache_dir=tmp_path), photographs())
+    assert "waiting for another process" in capsys.readouterr().err
+
+
+def test_open_cache_refuses_a_disk_without_room_before_it_decodes(tmp_path, monkeypatch):
+    pairs = photographs()
+    pixels = sum(math.prod(Image.open(pair.hr.path).size) for pair in pairs)
+    needed = 3 * (pixels + pixels // 16) + 3 * 8192
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 9))
+    with pytest.raises(UserError, match=r"data\.cache_dir: expected 2,\d{3},\d{3} bytes .* 3 decoded images"):
+        open_cache(pairs, scale=4, cache_dir=tmp_path)
+    assert not list(tmp_path.glob("*.npy"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed))
+    images = open_cache(pairs, scale=4, cache_dir=tmp_path)
+    used = sum(file.stat().st_size for file in tmp_path.glob("*.npy"))
+    assert 0.97 * needed < used <= needed
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+    assert open_cache(pairs, scale=4, cache_dir=tmp_path) == images  # nothing to decode, nothing needed
 
 
 def test_open_cache_keeps_hostile_names_out_of_the_file_system(tmp_path, write_images):

@@ -86,7 +86,7 @@ def test_tfds_source_without_validation_split_is_empty(prepared, tmp_path):
 
 
 def test_tfds_source_tells_how_to_prepare(tmp_path):
-    with pytest.raises(UserError, match=r"data.root: .*builder\('div2k/bicubic_x3'.*data.source = 'folder'"):
+    with pytest.raises(UserError, match=r"data.root: .*data\.archives=.*data.source = 'folder'"):
         list_prepared(tmp_path, scale=3)
 
 

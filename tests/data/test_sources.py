@@ -8,6 +8,7 @@ from decloss_jax.checks import UserError
 from decloss_jax.data.folder import find_all_pairs
 from decloss_jax.data.sources import SOURCES
 from decloss_jax.ops.resize import bicubic_downscale
+from decloss_jax.training.workdir import place
 
 
 def paths(pairs, root):
@@ -59,8 +60,14 @@ def test_build_source_holds_out_801_to_900_of_one_folder(tmp_path, write_images,
         ("HR", "LRx4", "x4"),
         ("HR", "LR_bicubic/X4", "x4"),  # EDSR-PyTorch's benchmark sets
         ("GTmod12", "LRbicx4", ""),  # BasicSR's benchmark sets
+        ("HR", "LR", "x4"),
+        ("hr", "lr", ""),
+        ("hr", "lrx4", ""),
         ("DIV2K_train_HR_sub", "DIV2K_train_LR_bicubic/X4_sub", ""),  # BasicSR's sub-images
+        ("DIV2K_train_HR_sub", "DIV2K_train_LR_bicubic_X4_sub", ""),
         ("Flickr2K_HR", "Flickr2K_LR_bicubic/X4", "x4"),
+        ("Flickr2K_HR_sub", "Flickr2K_LR_bicubic/X4_sub", ""),
+        ("DF2K_HR", "DF2K_LR_bicubic/X4", "x4"),
     ],
 )
 def test_build_source_finds_layout(tmp_path, write_images, hr, low, ending):
@@ -70,6 +77,50 @@ def test_build_source_finds_layout(tmp_path, write_images, hr, low, ending):
         "0001_s001": (f"{hr}/0001_s001.png", f"{low}/0001_s001{ending}.png"),
         "baby": (f"{hr}/baby.PNG", f"{low}/baby{ending}.bmp"),
     }
+
+
+def test_build_source_takes_several_roots(tmp_path, write_images):
+    write_images("DIV2K/DIV2K_train_HR", ["0001.png", "0801.png"])
+    write_images("DIV2K/DIV2K_train_LR_bicubic/X4", ["0001x4.png", "0801x4.png"])
+    write_images("Flickr2K/Flickr2K_HR", ["000001.png"])
+    write_images("Flickr2K/Flickr2K_LR_bicubic/X4", ["000001x4.png"])
+    roots = f"{tmp_path / 'DIV2K'}, {tmp_path / 'Flickr2K'}"
+    assert paths(list_images(roots), tmp_path) == {
+        "0001": ("DIV2K/DIV2K_train_HR/0001.png", "DIV2K/DIV2K_train_LR_bicubic/X4/0001x4.png"),
+        "000001": ("Flickr2K/Flickr2K_HR/000001.png", "Flickr2K/Flickr2K_LR_bicubic/X4/000001x4.png"),
+    }
+    assert [pair.name for pair in list_images(roots, "validation")] == ["0801"]
+    held_out = {"held_out_prefix": "0000", "held_out_images": 1}
+    assert [pair.name for pair in list_images(roots, **held_out)] == ["0001"]
+
+
+def test_several_roots_lead_to_the_same_place_however_they_are_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = f"{tmp_path / 'a'},{tmp_path / 'b'}"
+    assert place("data.root", "a, ./b") == place("data.root", written)
+    assert place("data.root", "a,c") != place("data.root", written)
+    assert place("data.root", "b,a") != place("data.root", written)  # another order of the images
+
+
+def test_build_source_refuses_a_name_that_two_roots_share(tmp_path, write_images):
+    write_images("a/HR", ["0.png", "1.png"])
+    write_images("b/HR", ["1.png"])
+    with pytest.raises(
+        UserError, match=r"data\.root: expected images of different names.*got 1 once more in .*b"
+    ):
+        list_images(f"{tmp_path / 'a'},{tmp_path / 'b'}")
+    with pytest.raises(UserError, match=r"data\.root: .*no such folder .*missing"):
+        list_images(f"{tmp_path / 'a'},{tmp_path / 'missing'}")
+
+
+@pytest.mark.parametrize("name", ["Set5", "Set14", "BSD100", "Urban100"])
+def test_build_source_validates_on_benchmarks_of_edsr_pytorch(tmp_path, write_images, name):
+    write_images("train", ["a.png"])
+    write_images(f"benchmark/{name}/HR", ["img_001.png"])
+    write_images(f"benchmark/{name}/LR_bicubic/X4", ["img_001x4.png"])
+    root = tmp_path / "benchmark" / name
+    pairs = list_images(tmp_path / "train", "validation", validation_root=str(root))
+    assert paths(pairs, root) == {"img_001": ("HR/img_001.png", "LR_bicubic/X4/img_001x4.png")}
 
 
 def test_build_source_takes_hr_alone(tmp_path, write_images):
