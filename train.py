@@ -1,6 +1,8 @@
 """Trains a super-resolution network.
 
     python train.py --config configs/NAME.py [--workdir DIR] [--config.field=value ...]
+    python train.py --config configs/quickstart.py
+    python train.py --config configs/edsr_decloss.py --config.data.root=data/DIV2K --config.batch_size=64
 
 The same command goes on from the last checkpoint of the workdir.
 """

@@ -7,7 +7,7 @@ A user's mistake is answered with one sentence and exit status 2. Imports stand 
 import argparse
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,22 @@ import decloss_jax
 from decloss_jax import checks, scripts
 from decloss_jax.reproduction.paper import EXPERIMENTS, SCALES
 
-EXAMPLES = """\
-examples:
-  python -m decloss_jax upscale photo.jpg photo_x4.png --weights edsr_x4.safetensors
-  python -m decloss_jax upscale pictures/ larger/ --weights runs/quickstart
-  python -m decloss_jax convert RRDB_ESRGAN_x4.pth rrdb.safetensors
-  python -m decloss_jax check-data data/DIV2K data/Set5
-  python -m decloss_jax plot runs/quickstart
-  python -m decloss_jax compare-torch
-  python -m decloss_jax report runs/first/evaluation runs/second/evaluation --out both.html
-  python -m decloss_jax reproduce table1 --scale mini --train data/BSDS400 --test data/Set5,data/BSD100
-"""
+EXAMPLES = {
+    "upscale": (
+        "photo.jpg photo_x4.png --weights edsr_x4.safetensors",
+        "pictures/ larger/ --weights runs/quickstart --self-ensemble",
+        "photo.jpg photo_x4.png --interpolate psnr.pth,gan.pth,0.8",
+    ),
+    "convert": ("RRDB_ESRGAN_x4.pth rrdb.safetensors",),
+    "check-data": ("data/DIV2K data/Set5",),
+    "compare-torch": ("", "--weights edsr_x4.pth"),
+    "plot": ("runs/quickstart", "runs/edsr_l1 runs/edsr_decloss --out plots"),
+    "report": ("runs/first/evaluation runs/second/evaluation --out both.html",),
+    "reproduce": (
+        "table1 --train data/DIV2K --test data/DIV2K",
+        "table1 --scale mini --train data/BSDS400 --test data/Set5,data/BSD100 --only 1 2 --seeds 0 1 2",
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,13 +55,24 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m decloss_jax",
         description="Tools for super-resolution networks; train.py and evaluate.py train and measure them.",
-        epilog=EXAMPLES,
+        epilog=examples(*((name, lines[0]) for name, lines in EXAMPLES.items())),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"decloss_jax {decloss_jax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    command = commands.add_parser("upscale", help="upscale pictures with a network")
+    def add(name: str, run: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=examples(*((name, line) for line in EXAMPLES[name])),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        return command
+
+    command = add("upscale", upscale, "upscale pictures with a network")
     command.add_argument("input", type=Path, help="a picture, or a folder of pictures")
     command.add_argument("output", type=Path, help="the picture or the folder to write")
     weights = command.add_mutually_exclusive_group(required=True)
@@ -72,16 +88,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--overlap", type=int, help="LR pixels that tiles see beyond their part (docs/upscaling.md)"
     )
     command.add_argument("--overwrite", action="store_true", help="replace existing files")
-    command.set_defaults(run=upscale)
 
-    command = commands.add_parser("convert", help="convert weights between PyTorch and safetensors")
+    command = add("convert", convert, "convert weights between PyTorch and safetensors")
     command.add_argument("input", type=Path, help=WEIGHTS_HELP)
     command.add_argument(
         "output", type=Path, help="file to write: .safetensors, .pth or .pt (BasicSR's names)"
     )
     command.add_argument("--res-scale", type=float, help=RES_SCALE_HELP)
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    command.set_defaults(run=convert)
 
     command = commands.add_parser(
         "check-data", help="list unpaired, unreadable, wrong-size and double images"
@@ -89,26 +103,23 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("roots", type=Path, nargs="+", metavar="ROOT", help="folder of a data set")
     command.set_defaults(run=check_data)
 
-    command = commands.add_parser("compare-torch", help="compare every part with PyTorch")
+    command = add("compare-torch", compare_torch, "compare every part with PyTorch")
     command.add_argument("--weights", type=Path, help=f"{WEIGHTS_HELP}, to compare on")
     command.add_argument("--res-scale", type=float, help=RES_SCALE_HELP)
-    command.set_defaults(run=compare_torch)
 
-    command = commands.add_parser("plot", help="draw losses, learning rate and metrics of runs")
+    command = add("plot", plot, "draw losses, learning rate and metrics of runs")
     command.add_argument("workdirs", type=Path, nargs="+", metavar="WORKDIR", help="of train.py")
     command.add_argument("--out", type=Path, metavar="DIR", help="default: plots/ in the first WORKDIR")
-    command.set_defaults(run=plot)
 
-    command = commands.add_parser("report", help="compare evaluations in one page, with their pictures")
+    command = add("report", report, "compare evaluations in one page, with their pictures")
     command.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="a folder of evaluate.py, or reproduce's --runs"
     )
     command.add_argument("--out", type=Path, default=Path("report.html"), help="default: report.html")
     command.add_argument("--data", metavar="ROOT[,ROOT...]", help="data sets that lie elsewhere by now")
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    command.set_defaults(run=report)
 
-    command = commands.add_parser("reproduce", help="train and measure the rows of a table of the paper")
+    command = add("reproduce", reproduce, "train and measure the rows of a table of the paper")
     command.add_argument("target", choices=tuple(EXPERIMENTS))
     command.add_argument("--scale", choices=SCALES, default="full", help="full: as printed")
     command.add_argument("--only", nargs="+", default=[], metavar="ROW", help="numbers or names of rows")
@@ -120,8 +131,14 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--set", nargs="+", default=[], metavar="FIELD=VALUE", help="changes in every row's config"
     )
-    command.set_defaults(run=reproduce)
     return parser
+
+
+def examples(*calls: tuple[str, str]) -> str:
+    """Lists calls of commands, for the end of a help text."""
+    return "\n".join(
+        ["examples:", *(f"  python -m decloss_jax {name} {line}".rstrip() for name, line in calls)]
+    )
 
 
 WEIGHTS_HELP = "a .pth, .pt or .safetensors file of EDSR or RRDBNet, or the workdir of a run"
