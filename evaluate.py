@@ -1,7 +1,7 @@
 """Measures super-resolution methods on folders of images.
 
     python evaluate.py --workdir DIR | --weights FILE | --method bicubic --data ROOT[,ROOT...] --out DIR
-    python evaluate.py --method bicubic --workdir runs/quickstart --data data/Set5,data/BSD100 --out runs/compared
+    python evaluate.py --method bicubic --workdir runs/quickstart --data data/Set5 --out runs/compared
     python evaluate.py --weights edsr_x4.pth --data photographs --out runs/edsr_x4
 
 Several of --workdir, --weights and --method may be given, each several times: they are compared in one table.
