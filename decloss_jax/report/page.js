@@ -12,7 +12,7 @@ function keyOf(cell) {
 function compareKeys(a, b, sign) {
   if (typeof a === "string") return sign * collator.compare(a, b);
   if (isNaN(a) || isNaN(b)) return isNaN(a) - isNaN(b); // what does not exist stays at the end
-  return sign * ((a > b) - (a < b)); // not a - b: infinity less infinity is no number
+  return sign * (a - b); // infinity less infinity is no number, which a sort takes as equal
 }
 
 function sortBy(header) {

@@ -59,7 +59,7 @@ class Evaluated:
 def evaluated(tmp_path_factory) -> Evaluated:
     """What evaluate.py makes of bicubic and a small network on images with such names."""
     folder = tmp_path_factory.mktemp("page")
-    methods = ("bicubic", "\"><svg onload=alert('method')>&amp;")
+    methods = ("bicubic", "\"><svg onload=alert('method')>&amp;#50%")
     images = ("\"><script>alert('image')<!--", "<img src=x onerror=alert(1)>", "plain & simple' {{ 7 * 7 }}")
     root = folder / "<b>Set"
     (root / "HR").mkdir(parents=True)

@@ -167,9 +167,9 @@ def test_divider_follows_mouse_touch_and_keys(page, evaluated):
     choose(scene, 2, 1)
     assert_divided(stage, hr, sr, 0.5)
     width = stage.size["width"]
-    ActionChains(page).move_to_element(stage).click_and_hold().move_by_offset(
-        width // 4, 30
-    ).release().perform()
+    ActionChains(page).move_to_element(stage).click_and_hold().move_by_offset(width // 4, 30).perform()
+    assert_divided(stage, hr, sr, 0.75)  # while the button is down
+    ActionChains(page).release().perform()
     assert_divided(stage, hr, sr, 0.75)
 
     touch = ActionBuilder(page, mouse=PointerInput("touch", "finger"))
@@ -287,7 +287,7 @@ def test_sort_knows_infinity_and_what_is_missing(page):
     page.execute_script(
         """
         const body = document.querySelector("table").tBodies[0], row = body.rows[0];
-        const values = ["100", "nan", "9", "inf", "-3.5", "10"];
+        const values = ["100", "nan", "9", "inf", "-3.5", "10", "inf"];
         body.replaceChildren(...values.map((value) => {
           const copy = row.cloneNode(true);
           copy.cells[1].dataset.value = copy.cells[1].textContent = value;
@@ -300,9 +300,9 @@ def test_sort_knows_infinity_and_what_is_missing(page):
         "return [...document.querySelector('table').tBodies[0].rows].map((row) => row.cells[1].textContent)"
     )
     button.click()
-    assert page.execute_script(script) == ["inf", "100", "10", "9", "-3.5", "nan"]
+    assert page.execute_script(script) == ["inf", "inf", "100", "10", "9", "-3.5", "nan"]
     button.click()
-    assert page.execute_script(script) == ["-3.5", "9", "10", "100", "inf", "nan"]
+    assert page.execute_script(script) == ["-3.5", "9", "10", "100", "inf", "inf", "nan"]
 
 
 def test_phone_scrolls_tables_and_nothing_else(page, evaluated):
