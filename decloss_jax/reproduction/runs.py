@@ -25,6 +25,7 @@ import decloss_jax
 from decloss_jax import checks, console, evaluation, files, journal
 from decloss_jax.checkpoint import STAGES
 from decloss_jax.configuration import flatten
+from decloss_jax.data.folder import split_roots
 from decloss_jax.evaluation.conventions import Protocol
 from decloss_jax.evaluation.methods import load_methods
 from decloss_jax.evaluation.run import ImageSet, open_sets
@@ -194,8 +195,11 @@ def reset_idle_blocks(config: ConfigDict) -> ConfigDict:
 
 
 def without_paths(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields with paths cut down to their last name."""
-    return {name: Path(value).name if name in PATH_FIELDS else value for name, value in fields.items()}
+    """Returns the fields with paths cut down to their last names."""
+    return {
+        name: ",".join(path.name for path in split_roots(value)) if name in PATH_FIELDS else value
+        for name, value in fields.items()
+    }
 
 
 def stage_one_config(config: ConfigDict) -> ConfigDict:

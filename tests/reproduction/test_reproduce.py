@@ -226,13 +226,16 @@ def test_the_hash_of_a_row_ignores_what_it_does_not_read(tmp_path):
         {"decloss.mu": 0.3},
         {"perceptual.network": "alexnet"},
         {"data.root": "elsewhere/BSDS400"},
+        {"data.root": "data/DIV2K,data/BSDS400"},  # other data
+        {"data.archives": "downloads"},
     ):
         settings = Settings("mini", {"data.root": "data/BSDS400"} | overrides, tmp_path, [])
         rows = EXPERIMENTS["table1"].rows[:3]  # L1, L1 + DECLoss, L1 + perceptual
         configs.append([row_config(row, 0, settings) for row in rows])
         hashes.append([config_hash(config) for config in configs[-1]])
     l1, decloss, perceptual = zip(*hashes, strict=True)
-    assert len(set(l1)) == 1
+    assert l1[4] != l1[0]
+    assert len({*l1[:4], l1[5]}) == 1
     assert decloss[0] == decloss[2] == decloss[3] != decloss[1]
     assert perceptual[0] == perceptual[1] == perceptual[3] != perceptual[2]
     assert configs[0][2].to_dict() == configs[1][2].to_dict()  # or the workdir of one would refuse the other
