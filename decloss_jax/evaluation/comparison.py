@@ -88,6 +88,6 @@ def find_pairs(
             try:
                 sets += [replace(each, name=name) for each in open_sets([root], scale, f"folder of {name}")]
                 break
-            except (checks.UserError, OSError) as error:
+            except (ValueError, OSError, RuntimeError) as error:  # the text may be no path at all
                 console.say(f"without HR images of {name}: {error}")
     return pairs_by_name(sets)

@@ -183,7 +183,7 @@ def texts(record: Any, path: Path) -> dict[str, str]:
 
 def check_name(name: str, path: Path) -> str:
     """Returns the name of a data set or an image, which must do as the name of a file or a folder."""
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
+    if name in ("", ".", "..") or "/" in name:
         refuse(path, "names of data sets and images that files can have", repr_short(name))
     return name
 

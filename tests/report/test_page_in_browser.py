@@ -163,7 +163,9 @@ def test_texts_of_a_summary_are_text(chromium, evaluated, tmp_path):
 def test_divider_follows_mouse_touch_and_keys(page, evaluated):
     scene = scene_of(page)
     stage = scene.find_element(By.CLASS_NAME, "stage")
-    _, sr, hr = versions_of(evaluated)
+    bicubic, sr, hr = versions_of(evaluated)
+    choose(scene, 1, 0)
+    assert_divided(stage, sr, bicubic, 0.5)
     choose(scene, 2, 1)
     assert_divided(stage, hr, sr, 0.5)
     width = stage.size["width"]
