@@ -113,7 +113,9 @@ def test_train_again_changes_nothing(finished):
     before = (finished / "journal.jsonl").read_bytes()
     result = run("train.py", *TINY, f"--workdir={finished}")
     assert result.returncode == 0, result.stderr
-    assert result.stderr == f"finetune: complete at step {PRETRAIN + FINETUNE}\n"  # and no log of Orbax
+    complete, done = result.stderr.splitlines()  # and no log of Orbax
+    assert complete == f"finetune: complete at step {PRETRAIN + FINETUNE}"
+    assert done.startswith(f"done: pretrain to step {PRETRAIN}, finetune to step {PRETRAIN + FINETUNE}; best")
     assert (finished / "journal.jsonl").read_bytes() == before
 
 
