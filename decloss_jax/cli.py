@@ -97,11 +97,8 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument("--res-scale", type=float, help=RES_SCALE_HELP)
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
-    command = commands.add_parser(
-        "check-data", help="list unpaired, unreadable, wrong-size and double images"
-    )
+    command = add("check-data", check_data, "list unpaired, unreadable, wrong-size and double images")
     command.add_argument("roots", type=Path, nargs="+", metavar="ROOT", help="folder of a data set")
-    command.set_defaults(run=check_data)
 
     command = add("compare-torch", compare_torch, "compare every part with PyTorch")
     command.add_argument("--weights", type=Path, help=f"{WEIGHTS_HELP}, to compare on")
@@ -148,21 +145,24 @@ RES_SCALE_HELP = "EDSR's residual scale, where the file does not say it (default
 
 def upscale(options: argparse.Namespace) -> int:
     """Upscales a picture or a folder of pictures."""
+    import jax
+
     from decloss_jax import inference
     from decloss_jax.upscaling import upscale_files
 
     scripts.use_compilation_cache()
-    if options.interpolate:
+    if options.interpolate is not None:
         model, params, line = interpolate_networks(options.interpolate, options.res_scale)
     else:
         model, params, line = load_network(options.weights, options.res_scale)
     print(line, file=sys.stderr)
+    tile, overlap = inference.choose_tiles(model, options.tile, options.overlap, jax.local_devices())
     network = functools.partial(
         inference.upscale,
         model,
         inference.on_local_devices(params),
-        tile=options.tile,
-        overlap=options.overlap,
+        tile=tile,
+        overlap=overlap,
         self_ensemble=options.self_ensemble,
     )
     problems = upscale_files(
@@ -174,7 +174,7 @@ def upscale(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
     )
     for problem in problems:
-        print(f"decloss_jax upscale: {problem}", file=sys.stderr)
+        print(f"decloss_jax upscale: {' '.join(problem.split())}", file=sys.stderr)
     return 2 if problems else 0
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 
+LONGEST_NAME = 200  # bytes of a temporary file's name before what makes it unique; 255 is the system's limit
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Opens a file that becomes `path` at the end: a reader, or a crash, sees the old file or the new one.
@@ -17,7 +20,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Its folder is made when missing. When something goes wrong inside, nothing is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
+    name = path.name.encode()[:LONGEST_NAME].decode(errors="ignore")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.")
     try:
         os.close(descriptor)
         with open(temporary, "w+b") as file:

@@ -79,6 +79,43 @@ def receptive_radius(model: nn.Module) -> int:
     return of.divisor * (of.radius + STRIP_RADIUS)
 
 
+def choose_tiles(
+    model: nn.Module, tile: int | None, overlap: int | None, devices: Sequence[jax.Device]
+) -> tuple[int, int]:
+    """Fills in what the caller leaves open of the side and the overlap of tiles, and says when it is short.
+
+    Raises:
+        UserError: a tile or an overlap that does not fit.
+    """
+    if tile is None:
+        # With a third on each side seen but not used, the work is nine times that of the image.
+        least = 3 * (overlap or 0)
+        tile = max(choose_tile(model, devices), least + -least % ALIGNMENT)
+    checks.check(
+        tile >= SMALLEST_TILE and tile % ALIGNMENT == 0,
+        "tile",
+        expected=f"a multiple of {ALIGNMENT}, at least {SMALLEST_TILE}",
+        got=tile,
+        remedy=f"give {max(SMALLEST_TILE, tile - tile % ALIGNMENT)}",
+    )
+    wanted = geometry(model).overlap
+    if overlap is None:
+        overlap = min(wanted, largest_overlap(tile))
+        if overlap < wanted:
+            console.say(
+                f"tiles of {tile} overlap by {overlap} LR pixels, less than they should: the result may differ "
+                f"from the whole image's; tiles of {2 * wanted + 2 * ALIGNMENT} would do"
+            )
+    checks.check(
+        0 <= overlap <= largest_overlap(tile),
+        "overlap",
+        expected=f"0 to {largest_overlap(tile)} for tiles of {tile}",
+        got=overlap,
+        remedy="give a smaller overlap or a larger tile",
+    )
+    return tile, overlap
+
+
 def choose_tile(model: nn.Module, devices: Sequence[jax.Device]) -> int:
     """Returns the side of a tile, in LR pixels, whose features take at most half of the memory available."""
     side = math.isqrt(min(available_bytes(devices) // 2, LARGEST_BUDGET) // geometry(model).bytes)
@@ -144,10 +181,15 @@ def upscale(
     Raises:
         UserError: not an image, a tile or an overlap that does not fit, or too little memory for any tile.
     """
+    checks.check(
+        low.ndim == 3 and low.shape[-1] == 3 and low.size > 0,
+        "low",
+        expected="one image of shape [h,w,3]",
+        got=f"shape {list(low.shape)}",
+        remedy="read it with decloss_jax.data.images.read_image",
+    )
     devices = jax.local_devices() if devices is None else devices
-    tile = choose_tile(model, devices) if tile is None else tile
-    overlap = min(geometry(model).overlap, largest_overlap(tile)) if overlap is None else overlap
-    check_options(low, tile, overlap)
+    tile, overlap = choose_tiles(model, tile, overlap, devices)
     done = 0
 
     def report(pixels: int) -> None:
@@ -173,39 +215,17 @@ def upscale(
                 got=first_line(error),
                 remedy="close other programs, or take a smaller network",
             )
-            console.say(f"not enough memory for {tried} LR pixels at once: going on with tiles of {tile}")
             overlap = min(overlap, largest_overlap(tile))
+            console.say(
+                f"not enough memory for {tried} LR pixels at once: going on with tiles of {tile} "
+                f"that overlap by {overlap}"
+            )
             report(-done)
 
 
 def first_line(error: Exception) -> str:
     """Returns the first line of an error's text; XLA's go on with a table of buffers."""
     return str(error).partition("\n")[0]
-
-
-def check_options(low: np.ndarray, tile: int, overlap: int) -> None:
-    """Raises `UserError` unless the image and the tiles make sense."""
-    checks.check(
-        low.ndim == 3 and low.shape[-1] == 3 and low.size > 0,
-        "low",
-        expected="one image of shape [h,w,3]",
-        got=f"shape {list(low.shape)}",
-        remedy="read it with decloss_jax.data.images.read_image",
-    )
-    checks.check(
-        tile >= SMALLEST_TILE and tile % ALIGNMENT == 0,
-        "tile",
-        expected=f"a multiple of {ALIGNMENT}, at least {SMALLEST_TILE}",
-        got=tile,
-        remedy=f"give {max(SMALLEST_TILE, tile - tile % ALIGNMENT)}",
-    )
-    checks.check(
-        0 <= overlap <= largest_overlap(tile),
-        "overlap",
-        expected=f"0 to {largest_overlap(tile)} for tiles of {tile}",
-        got=overlap,
-        remedy="give a smaller overlap or a larger tile",
-    )
 
 
 def largest_overlap(tile: int) -> int:

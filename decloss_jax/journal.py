@@ -7,6 +7,7 @@ the fields of `MACHINE_FIELDS` depend on the machine.
 
 import importlib.metadata
 import json
+import math
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,11 +102,11 @@ def step_of(line: str) -> float:
     """Returns the step of a journal line; infinity for one that a crash cut off or garbled."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return float("inf")
 
 
 def read(workdir: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Reads a run's journal: its header and its records, oldest first."""
-    header, *records = map(json.loads, (Path(workdir) / "journal.jsonl").read_text().splitlines())
-    return header, records
+    """Reads a run's journal: its header and its records, oldest first; without lines that a crash cut off."""
+    first, *lines = (Path(workdir) / "journal.jsonl").read_text(errors="replace").splitlines()
+    return json.loads(first), [json.loads(line) for line in lines if math.isfinite(step_of(line))]

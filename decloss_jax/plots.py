@@ -65,6 +65,13 @@ def draw_runs(workdirs: Sequence[Path], out: Path) -> list[Path]:
         fields = dict.fromkeys(field for run in runs for field in run.values if field.startswith(prefixes))
         if fields:
             written.append(draw_picture(runs, list(fields), out / f"{picture}.png"))
+    checks.check(
+        bool(written),
+        "journals",
+        expected="losses, learning rates or validation metrics",
+        got="none",
+        remedy="give the --workdir of a run",
+    )
     return written
 
 
@@ -80,7 +87,7 @@ def read_curves(workdir: Path) -> Curves:
         values = {name: column(records, name) for name in fields}
         stages = [i for i, line in enumerate(records) if i == 0 or line["stage"] != records[i - 1]["stage"]]
         minutes = minutes_of(steps, column(records, "images_per_second"), batch)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         checks.fail(
             f"journal of {workdir}",
             expected="the journal.jsonl of a run of train.py",
@@ -115,6 +122,7 @@ def minutes_of(steps: np.ndarray, images_per_second: np.ndarray, batch_size: int
         if np.isnan(speeds[i]):
             speeds[i] = speeds[i - 1]
     begin = max(0.0, 2 * steps[0] - steps[1]) if len(steps) > 1 else 0.0
+    speeds[speeds <= 0] = np.nan
     done = np.diff(steps, prepend=begin)
     return np.cumsum(np.nan_to_num(done * batch_size / speeds)) / 60
 
@@ -139,7 +147,7 @@ def draw_picture(runs: Sequence[Curves], fields: Sequence[str], path: Path) -> P
         against_steps.set(xlabel="step")
         against_time.set(xlabel=f"{'hours' if long else 'minutes'} of training")
         for axis in (against_steps, against_time):
-            axis.set_ylabel(field)
+            axis.set_ylabel(plain(field))
             axis.grid(alpha=0.3)
             if field.startswith(LOG_SCALED) and all(positive(run, field) for run in runs):
                 axis.set_yscale("log")
@@ -159,6 +167,12 @@ def draw_picture(runs: Sequence[Curves], fields: Sequence[str], path: Path) -> P
     return path
 
 
+def plain(text: str) -> str:
+    """Returns a text that Matplotlib shows as it is: no formula between dollars, no label hidden by "_"."""
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def positive(run: Curves, field: str) -> bool:
     """Tells whether a field of a run can be drawn on a logarithmic scale; also where the run lacks it."""
     values = run.values.get(field)
@@ -170,6 +184,6 @@ def draw_curve(axis: Any, run: Curves, field: str, x: np.ndarray, color: str) ->
     y = run.values.get(field, np.full(len(x), np.nan))
     there = ~np.isnan(y)
     marker = "." if np.count_nonzero(there) <= MARKERS_UNTIL else ""
-    axis.plot(x[there], y[there], marker=marker, color=color, label=run.name)
+    axis.plot(x[there], y[there], marker=marker, color=color, label=plain(run.name))
     for first in run.stages[1:]:
         axis.axvline((x[first - 1] + x[first]) / 2, color=color, linestyle=":")

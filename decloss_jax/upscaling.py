@@ -1,5 +1,6 @@
 """Upscales people's picture files: colour by the network, alpha by MATLAB's bicubic."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from decloss_jax import checks, console
-from decloss_jax.data.images import IMAGE_SUFFIXES
+from decloss_jax.data.images import IMAGE_SUFFIXES, refuse_unreadable
 from decloss_jax.data.pictures import (
     Picture,
     check_writable,
@@ -73,7 +74,10 @@ def upscale_files(
     """
     jobs: list[Job] = []
     problems: list[str | None] = []
-    for path, goal in plan_files(source, target, ending):
+    plan = plan_files(source, target, ending)
+    for folder in dict.fromkeys(goal.parent for _, goal in plan):
+        check_place(folder)
+    for path, goal in plan:
         try:
             jobs.append(Job(path, goal, check_job(path, goal, scale, overwrite)))
         except checks.UserError as error:
@@ -104,8 +108,12 @@ def upscale_file(
         write_picture(job.target, upscale_picture(network, picture, scale, shape, report))
     except checks.UserError as error:
         problem = str(error)
-    except (OSError, MemoryError) as error:
-        problem = f"{job.source}: {error or 'not enough memory'}"
+    except OSError as error:
+        problem = (
+            f"{job.target}: expected a place to write to, got {error.strerror or error}; make room there."
+        )
+    except MemoryError:
+        problem = f"{job.source}: expected memory for the result, got too little; close other programs."
     report(job.size[0] * job.size[1] - done)
     return problem
 
@@ -114,13 +122,20 @@ def plan_files(source: Path, target: Path, ending: str | None) -> list[tuple[Pat
     """Lists which file is to become which; a `target` inside `source` is not looked into."""
     if source.is_file():
         goal = target / source.name if target.is_dir() else target
+        checks.check(
+            bool(goal.suffix),
+            str(target),
+            expected="a file with an ending, or a folder that is there",
+            got="neither",
+            remedy="write the ending, such as .png, or make the folder",
+        )
         return [(source, goal.with_suffix(ending) if ending else goal)]
     inside = target.resolve()
     found = sorted(
         path
         for path in source.rglob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.name.startswith(".")
+        and not any(part.startswith(".") for part in path.relative_to(source).parts)
         and path.is_file()
         and (inside == source.resolve() or inside not in path.resolve().parents)
     )
@@ -146,6 +161,18 @@ def plan_files(source: Path, target: Path, ending: str | None) -> list[tuple[Pat
     return [(path, goal) for goal, path in plan.items()]
 
 
+def check_place(folder: Path) -> None:
+    """Raises `UserError` unless a folder is there, or can be made, and can be written to."""
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    checks.check(
+        there.is_dir() and os.access(there, os.W_OK),
+        str(folder),
+        expected="a folder that can be written to",
+        got=f"{there}, which cannot" if there.is_dir() else f"{there}, which is no folder",
+        remedy="choose another place",
+    )
+
+
 def check_job(source: Path, target: Path, scale: int, overwrite: bool) -> Size:
     """Refuses what can be refused before any work, and returns the picture's height and width.
 
@@ -159,18 +186,10 @@ def check_job(source: Path, target: Path, scale: int, overwrite: bool) -> Size:
         got="an existing one",
         remedy="choose another name or give --overwrite",
     )
-    try:
-        with Image.open(source) as image:
-            width, height = image.size
-            if image.getexif().get(ORIENTATION) in TURNED:
-                width, height = height, width
-    except Exception as error:  # Pillow raises errors of many kinds on damaged files
-        checks.fail(
-            str(source),
-            expected="a readable image",
-            got=str(error) or type(error).__name__,
-            remedy="replace the file, or convert it to a PNG with 8 bits",
-        )
+    with refuse_unreadable(str(source)), Image.open(source) as image:
+        width, height = image.size
+        if image.getexif().get(ORIENTATION) in TURNED:
+            width, height = height, width
     check_writable(target, scale * height, scale * width, alpha=False)  # whether it has any is not known yet
     return height, width
 
@@ -205,18 +224,19 @@ def fill_transparent(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Replaces the colours under transparency by those of the visible surroundings.
 
     What lies under alpha 0 is arbitrary, often black, and the network would draw it into the visible edge
-    as a dark fringe. Each pixel keeps `alpha` of its colour and takes the rest from a picture of half the
-    size, filled in the same way.
+    as a dark fringe. So an invisible pixel takes its colour from a picture of half the size, filled in the
+    same way; below an alpha of 1/8, where files hardly tell colours, a pixel is mixed with that.
 
     Args:
         color: [H,W,3].
         alpha: [H,W] in [0,1].
 
     Returns:
-        [H,W,3] float32; equal to `color` where alpha is 1.
+        [H,W,3] float32; equal to `color` where alpha is 1/8 or more.
     """
     weight = alpha[..., None].astype(np.float32)
-    if weight.min() == 1 or weight.size == 1:
+    own = np.minimum(8 * weight, np.float32(1))
+    if own.min() == 1 or weight.size == 1:
         return color
     height, width = alpha.shape
     odd = ((0, height % 2), (0, width % 2), (0, 0))
@@ -224,7 +244,7 @@ def fill_transparent(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     colors = sum_of_quarters(np.pad(weight * color, odd)) / np.maximum(weights, np.float32(1e-6))
     coarse = fill_transparent(colors, np.minimum(weights[..., 0], 1))
     surroundings = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
-    return weight * color + (1 - weight) * surroundings
+    return own * color + (1 - own) * surroundings
 
 
 def sum_of_quarters(image: np.ndarray) -> np.ndarray:

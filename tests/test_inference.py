@@ -9,7 +9,7 @@ import pytest
 
 from decloss_jax import inference
 from decloss_jax.checks import UserError
-from decloss_jax.inference import choose_tile, cut, geometry, receptive_radius, upscale
+from decloss_jax.inference import choose_tile, choose_tiles, cut, geometry, receptive_radius, upscale
 from decloss_jax.models import EDSR, RRDBNet
 from decloss_jax.models.edsr import DIV2K_MEAN
 from decloss_jax.ops.quantize import dequantize, quantize
@@ -268,3 +268,18 @@ def test_upscale_refuses_tiles_that_do_not_fit(options, message):
 def test_upscale_refuses_a_batch():
     with pytest.raises(UserError, match="one image"):
         upscale(EDSR_SMALL, EDSR_PARAMS, image(8, 8)[None])
+
+
+def test_choose_tiles_says_when_they_are_too_small_to_be_exact(capsys):
+    devices = jax.local_devices()
+    assert choose_tiles(EDSR(), 80, None, devices) == (80, 36)
+    assert choose_tiles(EDSR(), 48, 10, devices) == (48, 10)
+    assert capsys.readouterr().err == ""
+    assert choose_tiles(EDSR(), 48, None, devices) == (48, 20)
+    assert "tiles of 48 overlap by 20 LR pixels" in capsys.readouterr().err
+
+
+def test_choose_tiles_makes_room_for_an_overlap_that_is_asked_for():
+    tile, overlap = choose_tiles(RRDBNet(), None, 349, jax.local_devices())
+    assert overlap == 349
+    assert 3 * 349 <= tile < 3 * 349 + 4

@@ -70,7 +70,7 @@ def test_plot_as_a_user_types_it(tmp_path):
     assert_one_sentence(run("decloss_jax", "plot", tmp_path / "nowhere"), "nowhere", "no such file")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]\n", '{"config": {"batch_size": 6}}\n{"step": []}\n'])
+@pytest.mark.parametrize("content", ["", "{", "[]\n", "[" * 100_000])
 def test_draw_runs_refuses_what_is_no_journal(tmp_path, content):
     (tmp_path / "journal.jsonl").write_text(content)
     with pytest.raises(UserError, match=r"journal of .*: expected the journal"):
@@ -86,3 +86,17 @@ def test_draw_runs_refuses_empty_journals_and_equal_names(tmp_path):
         write_journal(place / "c", [1])
     with pytest.raises(UserError, match="two called c"):
         draw_runs([tmp_path / "c", tmp_path / "b" / "c"], tmp_path)
+
+
+def test_draw_runs_shows_names_as_they_are_and_journals_that_a_crash_cut_off(tmp_path):
+    workdir = write_journal(tmp_path / "_$\\bad$", [1, 2, 3])
+    with (workdir / "journal.jsonl").open("a") as file:
+        file.write('{"step": 4, "sta')
+    assert list(read_curves(workdir).steps) == [1, 2, 3]
+    assert len(draw_runs([workdir], tmp_path / "plots")) == 2
+
+
+def test_draw_runs_refuses_journals_with_nothing_to_draw(tmp_path):
+    (tmp_path / "journal.jsonl").write_text('{"config": {"batch_size": 6}}\n{"step": 1, "stage": "x"}\n')
+    with pytest.raises(UserError, match="journals: expected losses"):
+        draw_runs([tmp_path], tmp_path)

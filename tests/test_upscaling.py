@@ -78,7 +78,7 @@ def test_fill_transparent_leaves_no_dark_fringe_behind_a_blur():
     np.testing.assert_allclose(filled[:, :18], 0.8, atol=1e-6)
 
 
-@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.125, 0.5, 1.0])
 def test_fill_transparent_takes_pictures_that_are_all_of_one_kind(alpha):
     color = np.random.default_rng(0).uniform(size=(5, 7, 3)).astype(np.float32)
     filled = fill_transparent(color, np.full((5, 7), alpha, np.float32))
@@ -189,6 +189,52 @@ def test_upscale_files_turns_pictures_upright(tmp_path, orientation):
     with Image.open(tmp_path / "out.png") as image:
         assert dict(image.getexif()) == {271: "Maker"}
         np.testing.assert_array_equal(np.asarray(image)[::2, ::2], upright)
+
+
+def test_upscale_files_keeps_gray_the_mean_of_the_channels(tmp_path):
+    def tinted(low, *, shape, dtype, advance):
+        return repeat(low, shape=shape, dtype=dtype, advance=advance) // np.array([1, 2, 4], dtype)
+
+    Image.new("L", (4, 3), 200).save(tmp_path / "in.png")
+    assert upscale_files(tinted, tmp_path / "in.png", tmp_path / "out.png", scale=2) == []
+    with Image.open(tmp_path / "out.png") as image:
+        assert image.mode == "L"
+        np.testing.assert_array_equal(np.asarray(image), round((200 + 100 + 50) / 3))
+
+
+def test_upscale_files_goes_on_when_the_memory_does_not_suffice(tmp_path):
+    def greedy(low, **options):
+        if low.shape[0] > 4:
+            raise MemoryError
+        return repeat(low, **options)
+
+    source = make_folder(tmp_path / "in")
+    Image.new("L", (9, 9)).save(source / "large.png")
+    (problem,) = upscale_files(greedy, source, tmp_path / "out", scale=2)
+    assert "large.png: expected memory for the result" in problem
+    assert (tmp_path / "out" / "a.png").is_file()
+
+
+def test_upscale_files_refuses_places_before_the_network_has_worked(tmp_path):
+    def never(*arguments, **options):
+        raise AssertionError("the network was asked")
+
+    source = make_folder(tmp_path / "in")
+    (tmp_path / "file").write_text("no folder")
+    for target in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UserError, match="file, which is no folder"):
+            upscale_files(never, source, target, scale=2)
+    with pytest.raises(UserError, match="expected a file with an ending, or a folder that is there"):
+        upscale_files(never, source / "a.png", tmp_path / "new", scale=2, ending=".png")
+
+
+def test_upscale_files_takes_long_names_and_leaves_hidden_folders(tmp_path):
+    name = "字" * 80 + ".png"
+    for folder in (tmp_path / "in", tmp_path / "in" / ".thumbnails"):
+        folder.mkdir(parents=True)
+        Image.new("L", (4, 3)).save(folder / name)
+    assert run(tmp_path / "in", tmp_path / "out") == []
+    assert [path.name for path in (tmp_path / "out").rglob("*")] == [name]
 
 
 def test_upscale_files_shows_how_far_it_is_and_counts_what_fails(tmp_path, capsys):

@@ -5,7 +5,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from decloss_jax import checks
 
-BITS_PER_SAMPLE = 258  # TIFF's tag
+BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value of the second
 DECODERS = min(8, os.cpu_count() or 1)  # threads; each holds one image, and what is made of it
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -99,6 +99,8 @@ def decode_pixels(source: Path | io.BytesIO) -> np.ndarray:
             raise ValueError(f"{layout} pixels with a transparent colour")
         elif upright.mode.startswith("I;16"):
             gray = np.asarray(upright, np.uint16)
+            if tiff_tags(image).get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turns 8 bits round, not 16
+                gray = np.iinfo(np.uint16).max - gray
             return np.repeat(gray[..., None], 3, axis=-1)
         elif image.format in ("PNG", "TIFF") and layout.partition(";")[0] in ("RGB", "RGBA"):
             return np.asarray(upright) * np.uint16(256) + decode_low_bytes(source)
@@ -110,12 +112,16 @@ def sixteen_bit_layout(image: ImageFile.ImageFile) -> str | None:
 
     Pillow keeps 16 bits of gray ("I;16"), but cuts colour down to the upper 8 without a word.
     """
-    layouts = re.findall(r"\w+;16[BLN]", " ".join(str(tile.args) for tile in image.tile))
+    layouts = re.findall(r"\w+;16[BLN]?", " ".join(str(tile.args) for tile in image.tile))
     if layouts:
         return layouts[0]
-    tags: Any = getattr(image, "tag_v2", {})  # of TIFF
-    planar = image.mode in ("RGB", "RGBA") and max(tags.get(BITS_PER_SAMPLE, (8,))) > 8
+    planar = image.mode in ("RGB", "RGBA") and max(tiff_tags(image).get(BITS_PER_SAMPLE, (8,))) > 8
     return "planar;16" if planar else None
+
+
+def tiff_tags(image: Any) -> Mapping[int, Any]:
+    """Returns the tags of a TIFF file; nothing of another."""
+    return getattr(image, "tag_v2", {})
 
 
 def decode_low_bytes(source: Path | io.BytesIO) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from decloss_jax import checks, console, files
-from decloss_jax.data.images import decode_pixels
+from decloss_jax.data.images import decode_pixels, refuse_unreadable
 from decloss_jax.ops.quantize import quantize
 
 GRAY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L")
@@ -30,6 +30,7 @@ class Format:
         alpha: whether it has transparency.
         largest: pixels of the longest side that it can hold.
         exif: whether it has a place for EXIF data.
+        gray: whether it has gray pictures.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Format:
     alpha: bool
     largest: int
     exif: bool = True
+    gray: bool = True
 
 
 JPEG = Format("JPEG", {"quality": 95, "subsampling": 0}, alpha=False, largest=65_535)
@@ -48,7 +50,7 @@ FORMATS = {
     ".bmp": Format("BMP", {}, alpha=False, largest=2**31 - 1, exif=False),
     ".tif": TIFF,
     ".tiff": TIFF,
-    ".webp": Format("WEBP", {"lossless": True}, alpha=True, largest=16_383),
+    ".webp": Format("WEBP", {"lossless": True}, alpha=True, largest=16_383, gray=False),
 }
 PAGED_FORMATS = ("GIF", "PNG", "TIFF", "WEBP")  # in JPEG's MPO the first frame is the picture
 
@@ -95,19 +97,12 @@ def read_picture(path: Path) -> Picture:
     Raises:
         UserError: the file, by name, cannot be read, or holds several pictures.
     """
-    try:
+    with refuse_unreadable(str(path)):
         with Image.open(path) as image:
             frames = getattr(image, "n_frames", 1) if image.format in PAGED_FORMATS else 1
             gray, profile = image.mode in GRAY_MODES, image.info.get("icc_profile")
             exif = read_exif(image, path)
         pixels = decode_pixels(path)
-    except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged files
-        checks.fail(
-            str(path),
-            expected="a readable image",
-            got=str(error) or type(error).__name__,
-            remedy="replace the file, or convert it to a PNG with 8 bits",
-        )
     checks.check(
         frames == 1, str(path), expected="one picture", got=f"{frames} frames", remedy="split the file"
     )
@@ -178,14 +173,15 @@ def write_picture(path: Path, picture: Picture) -> None:
     deep = picture.color.dtype == np.uint16 and kind.name in ("PNG", "TIFF")
     pixels = join_channels(picture, np.uint16 if deep else np.uint8)
     exif = {"exif": picture.exif} if picture.exif and kind.exif else {}
+    profile = picture.profile if kind.gray or not picture.gray else None  # a gray one does not fit RGB
     with files.replacing(path) as file:
         if kind is TIFF:
-            write_tiff(file, pixels, picture.profile)
+            write_tiff(file, pixels, profile)
         elif deep:
-            write_png16(file, pixels, picture.profile)
+            write_png16(file, pixels, profile)
         else:
             image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-            image.save(file, kind.name, icc_profile=picture.profile, **exif, **kind.options)
+            image.save(file, kind.name, icc_profile=profile, **exif, **kind.options)
 
 
 def join_channels(picture: Picture, dtype: type) -> np.ndarray:

@@ -68,6 +68,39 @@ def test_write_picture_keeps_16_bits(tmp_path, ending, channels, height):
     np.testing.assert_array_equal(read[..., :channels], pixels)
 
 
+@pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_write_picture_keeps_the_profile(tmp_path, ending, channels):
+    write_picture(tmp_path / f"a{ending}", picture_of(noise(6, 5, channels), PROFILE))
+    with Image.open(tmp_path / f"a{ending}") as image:
+        assert image.mode == ("L" if channels == 1 and ending != ".webp" else "RGB")
+        # WebP has no gray, and a gray picture's profile is not one of RGB.
+        assert image.info.get("icc_profile") == (None if image.mode == "RGB" and channels == 1 else PROFILE)
+
+
+def test_write_picture_does_not_thin_out_the_colours_of_jpeg(tmp_path):
+    write_picture(tmp_path / "a.jpg", picture_of(noise(32, 32, 3)))
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert {component[1:3] for component in image.layer} == {(1, 1)}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("photometric", "options"),
+    [
+        *itertools.product(["minisblack", "miniswhite"], [{}, {"compression": "zlib"}]),
+        ("minisblack", {"byteorder": ">"}),
+    ],
+)
+def test_read_picture_reads_gray_tiff(tmp_path, dtype, photometric, options):
+    pixels = noise(40, 30, 1, dtype)[..., 0]
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=photometric, **options)
+    picture = read_picture(tmp_path / "a.tif")
+    assert picture.gray
+    expected = pixels if photometric == "minisblack" else np.iinfo(dtype).max - pixels
+    np.testing.assert_array_equal(picture.color[..., 0], expected)
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"byteorder": ">"}, {"compression": "zlib"}, {"compression": "zlib", "predictor": True}],
