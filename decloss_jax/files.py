@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-
 LONGEST_NAME = 200  # bytes of a temporary file's name before what makes it unique; 255 is the system's limit
 
 

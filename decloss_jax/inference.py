@@ -103,7 +103,7 @@ def choose_tiles(
         overlap = min(wanted, largest_overlap(tile))
         if overlap < wanted:
             console.say(
-                f"tiles of {tile} overlap by {overlap} LR pixels, less than they should: the result may differ "
+                f"tiles of {tile} overlap by {overlap} LR pixels, less than they should: results may differ "
                 f"from the whole image's; tiles of {2 * wanted + 2 * ALIGNMENT} would do"
             )
     checks.check(
