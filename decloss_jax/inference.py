@@ -28,6 +28,7 @@ from decloss_jax.ops.quantize import dequantize, quantize
 SMALLEST_TILE = 32
 ALIGNMENT = 4  # tiles start at multiples of it: RRDBNet unshuffles blocks of 2x2 or 4x4 pixels
 LARGEST_BUDGET = 1 << 29  # bytes for the features of a tile, 512 MiB: larger tiles gain little
+WINDOW_STEP = 64  # sides of tiles smaller than the largest are multiples of it
 STRIP_AREA = 16384  # feature pixels of a strip; the x4 activations of EDSR-baseline then take 128 MiB
 SMALLEST_STRIP = 16  # rows
 STRIP_RADIUS = 2  # how far `reconstruct` sees to each side, in feature pixels, of either network
@@ -286,12 +287,12 @@ def upscale_in_tiles(
     dtype: np.dtype,
     advance: Callable[[int], None],
 ) -> np.ndarray:
-    """Super-resolves an image tile by tile; every tile has the same shape. Arguments as in `upscale`."""
+    """Super-resolves an image tile by tile; its tiles have one shape. Arguments as in `upscale`."""
     scale, divisor = network.model.scale, geometry(network.model).divisor
     height, width = low.shape[:2]
     # Tiles start and end at multiples of the divisor when the whole image does.
     low = np.pad(low, ((0, -height % divisor), (0, -width % divisor), (0, 0)), mode="reflect")
-    window = choose_window(low.shape[:2], shape or (height, width), tile, divisor)
+    window = choose_window(low.shape[:2], shape or (height, width), tile, overlap, divisor)
     parts = list(itertools.product(*map(cut, low.shape[:2], window, (overlap, overlap))))
     group = len(network.devices) if len(parts) > 1 else 1
     sr = np.empty((scale * height, scale * width, 3), dtype)
@@ -311,14 +312,19 @@ def upscale_in_tiles(
     return sr
 
 
-def choose_window(size: Size, shape: Size, tile: int, divisor: int) -> Size:
-    """Returns the shape of all tiles: a side that fits into a tile may be padded, as `shape` asks; one that
-    does not is cut into full tiles."""
-    height, width = (
-        tile if side > tile else min(tile, max(side, wanted + -wanted % divisor))
-        for side, wanted in zip(size, shape, strict=True)
-    )
-    return height, width
+def choose_window(size: Size, shape: Size, tile: int, overlap: int, divisor: int) -> Size:
+    """Returns the shape of an image's tiles; `shape` is what a side that fits into a tile is padded to."""
+
+    def of_side(side: int, wanted: int) -> int:
+        if side <= tile:
+            return min(tile, max(side, wanted + -wanted % divisor))
+        # The smallest that needs no more tiles; of few sizes, as each is compiled.
+        count = len(cut(side, tile, overlap))
+        smallest = 2 * overlap + 2 * ALIGNMENT
+        steps = range(smallest + -smallest % WINDOW_STEP, tile, WINDOW_STEP)
+        return next((window for window in steps if len(cut(side, window, overlap)) == count), tile)
+
+    return of_side(size[0], shape[0]), of_side(size[1], shape[1])
 
 
 def cut(length: int, window: int, overlap: int, alignment: int = ALIGNMENT) -> list[tuple[int, int, int]]:

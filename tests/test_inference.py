@@ -9,7 +9,15 @@ import pytest
 
 from decloss_jax import inference
 from decloss_jax.checks import UserError
-from decloss_jax.inference import choose_tile, choose_tiles, cut, geometry, receptive_radius, upscale
+from decloss_jax.inference import (
+    choose_tile,
+    choose_tiles,
+    choose_window,
+    cut,
+    geometry,
+    receptive_radius,
+    upscale,
+)
 from decloss_jax.models import EDSR, RRDBNet
 from decloss_jax.models.edsr import DIV2K_MEAN
 from decloss_jax.ops.quantize import dequantize, quantize
@@ -283,3 +291,21 @@ def test_choose_tiles_makes_room_for_an_overlap_that_is_asked_for():
     tile, overlap = choose_tiles(RRDBNet(), None, 349, jax.local_devices())
     assert overlap == 349
     assert 3 * 349 <= tile < 3 * 349 + 4
+
+
+def test_choose_window_takes_the_smallest_tiles_that_suffice():
+    assert choose_window((100, 30), (100, 48), 724, 36, 1) == (100, 48)
+    height, width = choose_window((680, 1024), (680, 1024), 724, 36, 1)
+    assert (height, width) == (680, 576)
+    assert len(cut(1024, 576, 36)) == len(cut(1024, 724, 36)) == 2
+    assert len(cut(1024, 576 - 64, 36)) > 2
+    for side in range(725, 5000, 97):
+        (_, window) = choose_window((1, side), (1, side), 724, 36, 1)
+        assert window % 64 == 0 or window == 724
+        assert len(cut(side, window, 36)) == len(cut(side, 724, 36))
+
+
+def test_upscale_in_windows_smaller_than_the_tile_equals_the_whole_image():
+    low = image(150, 20)
+    tiled = upscale(EDSR_SMALL, EDSR_PARAMS, low, tile=140)
+    np.testing.assert_allclose(tiled, whole(EDSR_SMALL, EDSR_PARAMS, low), rtol=0, atol=2e-6)
