@@ -20,7 +20,7 @@ from decloss_jax import checks, scripts
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Folder of a run of train.py.")
 WEIGHTS = flags.DEFINE_string("weights", "", "File of weights.")
-OVERLAPS = flags.DEFINE_list("overlaps", ["16", "32", "48", "64"], "LR pixels.")
+OVERLAPS = flags.DEFINE_list("overlaps", ["16", "32", "48"], "LR pixels.")
 TILE = flags.DEFINE_integer("tile", 152, "Side of a tile, LR pixels.")
 SIDE = flags.DEFINE_integer("side", 232, "Side of the images, LR pixels.")
 OUT = flags.DEFINE_string("out", "benchmarks/results/overlap.json", "Where the results are written.")
