@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+TEMPORARY_LETTERS = 8  # that tempfile.mkstemp appends
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
@@ -20,7 +22,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
     try:
         os.close(descriptor)
-        with open(temporary, "w+b") as file:
+        with named(path), open(temporary, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -28,6 +30,25 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
+        raise
+
+
+def remove_abandoned(folder: Path, names: str = "*") -> None:
+    """Removes what `replacing` left unfinished in a folder when its process was killed.
+
+    Only for who holds a lock that keeps other writers out. `names` is a pattern of the files' final names.
+    """
+    for file in folder.glob(f".{names}.{'?' * TEMPORARY_LETTERS}"):
+        file.unlink()
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Puts the name of a file into errors of the system that have none, such as those of writing to it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
         raise
 
 
