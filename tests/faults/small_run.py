@@ -1,8 +1,10 @@
 """A small run of both stages, the second with a discriminator: how it is started, killed, and compared."""
 
+import functools
 import json
 import os
 import random
+import resource
 import subprocess
 import time
 from collections.abc import Callable
@@ -55,11 +57,17 @@ class SmallRun:
             *further,
         ]
 
-    def start(self, *further: str) -> subprocess.Popen[str]:
-        """Starts train.py."""
-        words = command("train.py", *self.arguments(*further))
-        pipe = subprocess.PIPE
-        return subprocess.Popen(words, cwd=REPOSITORY, env=environment(), stdout=pipe, stderr=pipe, text=True)
+    def start(self, *further: str, largest_file: int | None = None) -> subprocess.Popen[str]:
+        """Starts train.py; `largest_file` is the most bytes that the system lets it write to one file."""
+        return subprocess.Popen(
+            command("train.py", *self.arguments(*further)),
+            cwd=REPOSITORY,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=None if largest_file is None else functools.partial(limit_files, largest_file),
+        )
 
     def finish(self) -> str:
         """Runs train.py to its end; returns what it said."""
@@ -67,6 +75,11 @@ class SmallRun:
         _, said = process.communicate(timeout=600)
         assert process.returncode == 0, said
         return said
+
+
+def limit_files(largest: int) -> None:
+    """Lets this process write no larger file, as a full disk does; unlike a mount it asks for no rights."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 
 
 def is_building_the_cache(run: SmallRun) -> bool:

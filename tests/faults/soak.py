@@ -39,7 +39,7 @@ from small_run import (
 
 from decloss_jax import console, journal
 
-LENGTH = {"pretrain": 300, "finetune": 900, "log": 5, "checkpoint": 20, "evaluate": 100}
+LENGTH = {"pretrain": 700, "finetune": 700, "log": 5, "checkpoint": 20, "evaluate": 100}
 
 
 class Moment(NamedTuple):
@@ -59,7 +59,7 @@ def draw_moments(kills: int, rng: random.Random) -> list[Moment]:
     for number in range(kills - 2):
         match number % 5:
             case 0:
-                moments.append(Moment(None, 0, rng.uniform(0, 12)))
+                moments.append(Moment(None, 0, rng.uniform(0, 6)))
             case 1 | 2:
                 moments.append(Moment(None, rng.randint(1, 30), rng.uniform(0, 0.3)))
             case _:
