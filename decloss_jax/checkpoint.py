@@ -123,6 +123,8 @@ class StageCheckpoints:
             return
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), config=ocp.args.JsonSave(self._config))
         with system_errors(self.directory / str(step)):
+            if jax.process_index() == 0:
+                files.check_room(self.directory, room_for(state))
             self._manager.save(step, args=args, metrics=dict(metrics) if metrics is not None else None)
             self._manager.wait_until_finished()
         if jax.process_index() == 0:
@@ -145,18 +147,24 @@ class StageCheckpoints:
         self._manager.close()
 
 
+def room_for(state: Any) -> int:
+    """Returns the bytes that a saved state may take at most, with its descriptions and half-filled blocks."""
+    leaves = jax.tree.leaves(state)
+    return int(1.1 * sum(leaf.nbytes for leaf in leaves)) + 1024 * len(leaves) + 2**17
+
+
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
     """Turns what TensorStore makes of an error of the system back into `OSError`, with the name of `path`."""
-    before = sys.excepthook
+    before = sys.unraisablehook
 
-    def without_late_writes(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-        if str(error) != "Event loop is closed":
-            before(kind, error, trace)
+    def without_late_writes(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
 
     # When one of its writes has failed, Orbax no longer waits for the others, and TensorStore prints a
     # traceback for each. They may come late: so after a failure the hook stays.
-    sys.excepthook = without_late_writes
+    sys.unraisablehook = without_late_writes
     try:
         with files.named(path):
             yield
@@ -165,7 +173,7 @@ def system_errors(path: Path) -> Iterator[None]:
         if code is None:
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
-    sys.excepthook = before
+    sys.unraisablehook = before
 
 
 def step_directories(directory: Path) -> list[Path]:

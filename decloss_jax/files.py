@@ -52,6 +52,16 @@ def named(path: Path) -> Iterator[None]:
         raise
 
 
+def check_room(folder: Path, size: int) -> None:
+    """Raises `OSError` unless the folder has room for `size` bytes: they are claimed and given back.
+
+    macOS cannot claim them; there nothing is checked.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes `content` to `path`, whole or not at all (`replacing`)."""
     with replacing(path) as file:
