@@ -12,7 +12,7 @@ from command_line import CACHE
 from small_run import final_arrays, records_without_speed
 
 from configs import quickstart
-from decloss_jax import checkpoint, checks
+from decloss_jax import checkpoint, checks, parallel
 from decloss_jax.models import EDSR
 from decloss_jax.training import loop, terms, workdir
 from decloss_jax.training.state import draw_params
@@ -32,6 +32,17 @@ def small_config():
     config.log_every_steps, config.checkpoint_every_steps, config.eval_every_steps = 5, 5, STEPS
     config.validation_images = 0
     return config
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+    """One device, and the compiled functions of the calls of train.py: each run compiles the same ones."""
+    mesh, cache = parallel.data_mesh(jax.devices()[:1]), jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(CACHE / "xla"))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(parallel, "data_mesh", lambda devices=None: mesh)
+        yield
+    jax.config.update("jax_compilation_cache_dir", cache)
 
 
 @pytest.fixture(scope="module")
