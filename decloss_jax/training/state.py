@@ -7,7 +7,6 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 from jax import Array
@@ -106,7 +105,7 @@ def check_same_network(source: str, theirs: nn.Module, ours: nn.Module) -> None:
 
 
 def check_params(source: str, params: Any, expected: Any) -> None:
-    """Raises `UserError` unless `params` has the tree and the shapes of `expected`, and finite numbers."""
+    """Raises `UserError` unless `params` has the tree and the shapes of `expected`."""
     shapes, wanted = (
         {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
         for leaves in (jax.tree_util.tree_leaves_with_path(tree) for tree in (params, expected))
@@ -118,14 +117,6 @@ def check_params(source: str, params: Any, expected: Any) -> None:
             expected=f"{name} of shape {wanted.get(name, 'none (no such parameter)')}",
             got=shapes.get(name, "no such parameter"),
             remedy="make config.model describe the network that these weights belong to",
-        )
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        checks.check(
-            bool(np.isfinite(leaf).all()),
-            f"init_from {source}",
-            expected="finite numbers",
-            got=f"inf or nan in {jax.tree_util.keystr(path, simple=True, separator='/')}",
-            remedy="take an earlier checkpoint or another file",
         )
 
 

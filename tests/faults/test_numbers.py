@@ -88,7 +88,7 @@ def poison_second_moments(state, batch):
         (poison_batch, 8, "loss/l1 at step 8 (pretrain): expected finite numbers, got nan", 5),
         (poison_weights, 13, "loss/l1 at step 13 (pretrain): expected finite numbers, got nan", 10),
         (poison_first_moments, 8, "loss/l1 at step 9 (pretrain): expected finite numbers, got nan", 5),
-        (poison_first_moments, 10, "opt_state/mu/body_0/conv1/bias at step 10 (pretrain)", 5),
+        (poison_first_moments, 10, "params/body_0/conv1/bias at step 10 (pretrain)", 5),
         (poison_second_moments, 10, "opt_state/nu/body_0/conv1/bias at step 10 (pretrain)", 5),
     ],
 )
@@ -150,23 +150,26 @@ def test_run_refuses_weights_that_are_not_finite(tmp_path):
     config = small_config()
     config.init_from = str(tmp_path / "bad.safetensors")
     config.finetune.steps, config.finetune.weights.decloss = 10, 0.0
-    with pytest.raises(checks.UserError, match="expected finite numbers, got inf or nan in conv_last/bias"):
+    with pytest.raises(checks.UserError, match=r"'conv_last\.bias' is not finite"):
         loop.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_run_does_not_look_at_the_clock(sound, tmp_path, monkeypatch):
-    """time.time jumps by up to fifty years, mostly backwards; stopped by SIGTERM in between."""
-    random, write = np.random.default_rng(0), loop.Journal.write
+    """time.time jumps by years, there and back, at every line of the journal; SIGTERM stops the run once."""
+    random, write, now = np.random.default_rng(0), loop.Journal.write, time.time
+    offset = 0.0
 
     def write_and_stop(journal, record):
+        nonlocal offset
         write(journal, record)
+        offset = random.uniform(-1.6e9, 1.6e9)
         if record["step"] == 10:
             for _ in range(2):  # the second changes nothing
                 signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patched:
-        patched.setattr(time, "time", lambda: float(random.uniform(0, 1.6e9)))
+        patched.setattr(time, "time", lambda: now() + offset)
         patched.setattr(loop.Journal, "write", write_and_stop)
         with pytest.raises(loop.Stopped, match="stopped at step 11, state saved") as stopped:
             loop.run(small_config(), tmp_path)
