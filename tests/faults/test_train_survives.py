@@ -45,7 +45,7 @@ def test_train_goes_on_bit_for_bit_after_kill_9_at_any_time(undisturbed, tmp_pat
         assert kill(process)[0] == -signal.SIGKILL
         scatter_times(tmp_path, rng)
 
-    step, process = rng.randint(41, 110), run.start()
+    step, process = rng.randint(61, 100), run.start()
     assert wait_until(process, lambda: last_step(run) >= step), communicate(process)
     process.send_signal(signal.SIGSTOP)
     status, said = communicate(run.start())
