@@ -2,7 +2,8 @@
 
 A config is a small difference from this one: it imports `get_config`, changes a few values, and returns it.
 Fields marked "not printed" are our decision (README, "Where the paper is silent"). An option of `model`
-that is None belongs to another network.
+that is None belongs to another network. A field added later has a default that does what was done before:
+a workdir that does not record it goes on (`training.workdir.check_same_config`).
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -96,6 +97,8 @@ def get_config() -> ConfigDict:
     config.adam_b1 = 0.9  # Sec. 5.1
     config.adam_b2 = 0.999  # Sec. 5.1
     config.adam_eps = 1e-8  # torch's default
+    # Gradients of a larger global norm are shrunk to it, of each network by itself; not clipped when not set.
+    config.gradient_clip_norm = config_dict.placeholder(float)
 
     config.log_every_steps = 100  # one journal line
     config.eval_every_steps = 5_000  # PSNR on the validation images, sample strips

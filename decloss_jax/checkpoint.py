@@ -9,8 +9,11 @@ without one was never finished.
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,7 @@ def find_damage(step_directory: Path) -> str | None:
     """Returns what is wrong with a step (one clause), or None when every file is as it was written."""
     sums = step_directory / SUMS
     if not sums.is_file():
-        return "its saving was cut off"
+        return "its removal or saving was cut off"
     lines = sums.read_text(errors="replace").splitlines()
     digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     present = list_files(step_directory)
@@ -111,15 +114,19 @@ class StageCheckpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: Any, metrics: Mapping[str, float] | None) -> None:
-        """Saves the state of `step` and returns when it is safely on disk; an existing step is kept."""
+        """Saves the state of `step` and returns when it is safely on disk; an existing step is kept.
+
+        Raises:
+            OSError: the system refused to write, as on a full disk; the steps before are untouched.
+        """
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), config=ocp.args.JsonSave(self._config)),
-            metrics=dict(metrics) if metrics is not None else None,
-        )
-        self._manager.wait_until_finished()
+        args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), config=ocp.args.JsonSave(self._config))
+        with system_errors(self.directory / str(step)):
+            if jax.process_index() == 0:
+                files.check_room(self.directory, room_for(state))
+            self._manager.save(step, args=args, metrics=dict(metrics) if metrics is not None else None)
+            self._manager.wait_until_finished()
         if jax.process_index() == 0:
             write_sums(self.directory / str(step))
 
@@ -138,6 +145,35 @@ class StageCheckpoints:
 
     def __exit__(self, *error: object) -> None:
         self._manager.close()
+
+
+def room_for(state: Any) -> int:
+    """Returns the bytes that a saved state may take at most, with its descriptions and half-filled blocks."""
+    leaves = jax.tree.leaves(state)
+    return int(1.1 * sum(leaf.nbytes for leaf in leaves)) + 1024 * len(leaves) + 2**17
+
+
+@contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Turns what TensorStore makes of an error of the system back into `OSError`, with the name of `path`."""
+    before = sys.unraisablehook
+
+    def without_late_writes(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    # When one of its writes has failed, Orbax no longer waits for the others, and TensorStore prints a
+    # traceback for each. They may come late: so after a failure the hook stays.
+    sys.unraisablehook = without_late_writes
+    try:
+        with files.named(path):
+            yield
+    except ValueError as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+    sys.unraisablehook = before
 
 
 def step_directories(directory: Path) -> list[Path]:

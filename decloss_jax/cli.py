@@ -38,7 +38,7 @@ EXAMPLES = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status: 1 when it found something wrong, 2 for a user's mistake."""
     options = make_parser().parse_args(arguments)
-    logging.set_verbosity(logging.ERROR)  # Orbax reports every file
+    logging.set_verbosity(logging.FATAL)  # Orbax reports every file, and an error before it raises it
     scripts.leave_on_sigterm()
     try:
         return options.run(options)
@@ -255,8 +255,9 @@ def reproduce(options: argparse.Namespace) -> int:
     try:
         reproduce(options.target, only=options.only, seeds=options.seeds, settings=settings, out=out)
     except Stopped as stopped:
-        print(stopped, file=sys.stderr)
-        return scripts.INTERRUPTED
+        return scripts.report_stop(stopped, by_keyboard=stopped.by_keyboard)
+    except scripts.Terminated:
+        return scripts.report_stop("stopped; the same command goes on from there")
     return 0
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 LONGEST_NAME = 200  # bytes of a temporary file's name before what makes it unique; 255 is the system's limit
+TEMPORARY_LETTERS = 8  # that tempfile.mkstemp appends
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.")
     try:
         os.close(descriptor)
-        with open(temporary, "w+b") as file:
+        with named(path), open(temporary, "w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -32,6 +33,36 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def remove_abandoned(folder: Path, names: str = "*") -> None:
+    """Removes what `replacing` left unfinished in a folder when its process was killed.
+
+    Only for who holds a lock that keeps other writers out. `names` is a pattern of the files' final names.
+    """
+    for file in folder.glob(f".{names}.{'?' * TEMPORARY_LETTERS}"):
+        file.unlink()
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Puts the name of a file into errors of the system that have none, such as those of writing to it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            error.filename = error.filename or str(path)
+        raise
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raises `OSError` unless the folder has room for `size` bytes: they are claimed and given back.
+
+    macOS cannot claim them; there nothing is checked.
+    """
+    if hasattr(os, "posix_fallocate"):
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:

@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import math
 import platform
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -44,26 +45,27 @@ class Journal:
         self._silent = silent
         if silent:
             return
-        from tensorboardX import SummaryWriter
-
         self._samples = workdir / "samples"
-        path = workdir / "journal.jsonl"
+        for folder, names in ((workdir, "*.json*"), (self._samples, "*.png")):
+            files.remove_abandoned(folder, names)
+        self._path = path = workdir / "journal.jsonl"
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         kept = lines[:1] or [json.dumps(header)]
         kept += [line for line in lines[1:] if step_of(line) <= step]
         files.write_atomically(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a")
-        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._events = Events(workdir / "tensorboard", step)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Appends one line; `record` has `step`, `stage` and scalars."""
         if self._silent:
             return
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
-        for key, value in record.items():
-            if isinstance(value, float):
-                self._writer.add_scalar(key, value, record["step"])
+        with files.named(self._path):
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        self._events.scalars(
+            record["step"], {key: value for key, value in record.items() if isinstance(value, float)}
+        )
 
     def show(self, step: int, name: str, image: np.ndarray) -> None:
         """Writes an image, uint8 [H,W,3], to samples/STEP_NAME.png, and for TensorBoard."""
@@ -72,7 +74,7 @@ class Journal:
         name = name.replace("/", "_")
         with files.replacing(self._samples / f"{step:08d}_{name}.png") as file:
             Image.fromarray(image).save(file, "PNG")
-        self._writer.add_image(f"samples/{name}", image, step, dataformats="HWC")
+        self._events.image(step, f"samples/{name}", image)
 
     def __enter__(self) -> "Journal":
         return self
@@ -80,8 +82,56 @@ class Journal:
     def __exit__(self, *error: object) -> None:
         if self._silent:
             return
-        self._file.close()
-        self._writer.close()
+        with files.named(self._path):
+            self._file.close()
+        self._events.close()
+
+
+class Events:
+    """Writes TensorBoard's events at once and in order; what cannot be written raises `OSError`.
+
+    tensorboardX's own SummaryWriter writes from a thread: on a full disk that thread dies, and training waits
+    for it for ever.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        self._folder = folder
+        folder.mkdir(exist_ok=True)
+        with files.named(folder):
+            # The step tells apart files whose names have the same second, as after a jump of the clock.
+            self._writer = EventsWriter(str(folder / "events"), f".{step}")
+            # TensorBoard hides what earlier files hold from this step on.
+            self._write(Event(session_log=SessionLog(status=SessionLog.START)), step + 1)
+
+    def _write(self, event: Any, step: int) -> None:
+        event.wall_time, event.step = time.time(), step
+        self._writer.write_event(event)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes numbers by name, and everything written before, to the disk."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        with files.named(self._folder):
+            for name, value in values.items():
+                self._write(Event(summary=scalar(name, value)), step)
+            self._writer.flush()
+
+    def image(self, step: int, name: str, image: np.ndarray) -> None:
+        """Writes an image, uint8 [H,W,3]."""
+        from tensorboardX import summary
+        from tensorboardX.proto.event_pb2 import Event
+
+        with files.named(self._folder):
+            self._write(Event(summary=summary.image(name, image, dataformats="HWC")), step)
+
+    def close(self) -> None:
+        """Ends the file."""
+        with files.named(self._folder):
+            self._writer.close()
 
 
 def summary(workdir: Path) -> str:

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 from absl import app, flags, logging
 
@@ -15,8 +16,16 @@ from decloss_jax.configuration import flatten
 INTERRUPTED = 130  # the shell's status of a command that Ctrl-C ended
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
-    """Runs a script's `main` under absl; a user's mistake ends it with one sentence and status 2."""
+class Terminated(SystemExit):
+    """SIGTERM as an exception, which lets temporary folders be removed on the way out."""
+
+
+def run(main: Callable[[list[str]], int | None], *, resumes: bool = False) -> None:
+    """Runs a script's `main` under absl; a user's mistake ends it with one sentence and status 2.
+
+    With `resumes` the same command goes on where it was stopped, so that SIGTERM, a scheduler's notice, ends
+    it with status 0.
+    """
 
     def guarded(arguments: list[str]) -> int | None:
         try:
@@ -26,14 +35,28 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         except KeyboardInterrupt:
             print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
             return INTERRUPTED
+        except Terminated:
+            if not resumes:
+                raise
+            return report_stop("stopped; the same command goes on from there")
 
     leave_on_sigterm()
     app.run(guarded, flags_parser=parse_flags)
 
 
 def leave_on_sigterm() -> None:
-    """Turns SIGTERM into an exception, which lets temporary folders be removed on the way out."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    """Turns SIGTERM into `Terminated`."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Terminated(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def report_stop(message: object, *, by_keyboard: bool = False) -> int:
+    """Says that a run was stopped and how it goes on; returns the exit status."""
+    print(message, file=sys.stderr)
+    return INTERRUPTED if by_keyboard else 0
 
 
 def complain(error: Exception) -> int:
@@ -57,8 +80,9 @@ def parse_flags(arguments: list[str]) -> list[str]:
             remedy="write options as --name=value",
         )
         if flags.FLAGS["verbosity"].using_default_value:
-            # Orbax reports every file; --verbosity=0 shows that. Set so, and not by `.value`, absl keeps it.
-            setattr(flags.FLAGS, "verbosity", logging.ERROR)  # noqa: B010 (mypy knows no such attribute)
+            # Orbax reports every file, and an error with its traceback before it raises it; --verbosity=0
+            # shows that. Set so, and not by `.value`, absl keeps it.
+            setattr(flags.FLAGS, "verbosity", logging.FATAL)  # noqa: B010 (mypy knows no such attribute)
         return rest
     except (flags.Error, checks.UserError) as error:
         sys.exit(complain(error))

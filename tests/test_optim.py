@@ -53,6 +53,31 @@ def test_build_schedule_refuses(field, value, message):
         build_schedule({**STAGE, field: value}, "pretrain")
 
 
+def test_build_optimizer_clips_by_the_global_norm():
+    """Against NumPy: gradients longer than the limit, over all arrays, are shrunk to it before Adam."""
+    plain = {"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8}
+    ours, adam = build_optimizer(plain | {"gradient_clip_norm": 1.5}), build_optimizer(plain)
+    params = {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}
+    state, expected_state = ours.init(params), adam.init(params)
+    assert jax.tree.structure(state) == jax.tree.structure(expected_state)
+    random, shrunk = np.random.default_rng(0), 0
+    for _ in range(10):
+        gradients = {
+            name: random.normal(scale=0.7, size=leaf.shape).astype(np.float32)
+            for name, leaf in params.items()
+        }
+        norm = np.sqrt(sum((np.float64(leaf) ** 2).sum() for leaf in gradients.values()))
+        shrunk += norm > 1.5
+        clipped = {name: np.float32(leaf * min(1.0, 1.5 / norm)) for name, leaf in gradients.items()}
+        directions, state = ours.update(gradients, state)
+        expected, expected_state = adam.update(clipped, expected_state)
+        for name in params:
+            np.testing.assert_allclose(directions[name], expected[name], rtol=1e-5, atol=1e-7)
+    assert 0 < shrunk < 10
+    with pytest.raises(checks.UserError, match="gradient_clip_norm: expected a value above 0"):
+        build_optimizer(plain | {"gradient_clip_norm": 0.0})
+
+
 def test_build_optimizer_equals_torch_adam():
     random = np.random.default_rng(0)
     start = random.normal(size=7).astype(np.float32)

@@ -21,7 +21,7 @@ import numpy as np
 from decloss_jax import checks, console
 from decloss_jax.data.images import DECODERS
 from decloss_jax.data.pairs import ImagePair
-from decloss_jax.files import locked, write_atomically
+from decloss_jax.files import locked, remove_abandoned, write_atomically
 
 FORMAT = 1  # raise it when images are decoded, or LR images made, in another way
 PROGRESS_FROM = 50  # pairs to decode; fewer take seconds
@@ -97,7 +97,7 @@ def open_cache(pairs: Sequence[ImagePair], *, scale: int, cache_dir: str | Path)
     found = [open_pair(*pair) for pair in files]
     if None in found:
         with refuse_unwritable(folder), locked(folder / ".lock", lambda: say_waiting(folder)):
-            remove_abandoned(folder)
+            remove_abandoned(folder, "*.npy")
             found = [images or open_pair(*pair) for images, pair in zip(found, files, strict=True)]
             missing = [i for i, images in enumerate(found) if images is None]
             check_room(folder, [pairs[i] for i in missing], scale)
@@ -167,12 +167,6 @@ def write_array(file: Path, array: np.ndarray) -> None:
     content = BytesIO()
     np.save(content, array)
     write_atomically(file, content.getvalue())
-
-
-def remove_abandoned(folder: Path) -> None:
-    """Removes what killed processes left unfinished; only the one that holds the folder's lock may."""
-    for file in folder.glob(".*.npy.*"):
-        file.unlink()
 
 
 def say_waiting(folder: Path) -> None:

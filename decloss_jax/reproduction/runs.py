@@ -35,6 +35,8 @@ from decloss_jax.training.workdir import PATH_FIELDS, REPORTING_FIELDS
 
 # Fields that --set cannot change, and what to do instead.
 FIXED_FIELDS = {"seed": "give --seeds", "model.scale": "leave it: the paper's numbers are for 4"}
+# Not set, they do what was done before they came: left out of the hash, so that it stays what it was.
+LATER_FIELDS = {"gradient_clip_norm"}
 
 # Blocks of a config that only these terms read.
 TERM_BLOCKS = {"perceptual": {"perceptual"}, "decloss": {"decloss"}, "discriminator": {"gan", "ragan"}}
@@ -171,7 +173,9 @@ def computing_fields(config: ConfigDict) -> dict[str, Any]:
     fields = {
         name: value
         for name, value in flatten(config.to_dict()).items()
-        if name not in REPORTING_FIELDS and name.partition(".")[0] not in idle
+        if name not in REPORTING_FIELDS
+        and name.partition(".")[0] not in idle
+        and (name not in LATER_FIELDS or value is not None)
     }
     return without_paths(fields)
 

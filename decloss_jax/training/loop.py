@@ -2,12 +2,13 @@
 
 import contextlib
 import functools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from decloss_jax import checkpoint, checks, console, parallel
+from decloss_jax.configuration import flatten
 from decloss_jax.data.cache import PairedImages, open_cache
 from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.pipeline import batches, check_crops
@@ -44,7 +46,15 @@ class NonFiniteLoss(checks.UserError):
 
 
 class Stopped(Exception):
-    """The run was asked to stop and has saved its state; the same call goes on from there."""
+    """The run was asked to stop and has saved its state; the same call goes on from there.
+
+    Attributes:
+        by_keyboard: by Ctrl-C, and not by SIGTERM.
+    """
+
+    def __init__(self, where: str, stop: StopRequest):
+        super().__init__(f"stopped {where}; the same command goes on from there")
+        self.by_keyboard = stop.by_keyboard
 
 
 @dataclass(frozen=True)
@@ -144,6 +154,9 @@ def make_plan(config: ConfigDict) -> Plan:
 def check_values(config: ConfigDict, mesh: Mesh) -> None:
     """Raises `UserError` for a number out of its range, where no part of the program is nearer to it."""
     parallel.check_batch_size(config.batch_size, mesh)
+    for field, value in flatten(config.to_dict()).items():
+        finite = not isinstance(value, float) or math.isfinite(value)
+        checks.check(finite, field, expected="a finite number", got=value, remedy=f"change --config.{field}")
     checks.check_range("seed", config.seed, 0, 2**32 - 1)
     checks.check_positive("data.crop_size", config.data.crop_size)
     checks.check_divisible("data.crop_size", config.data.crop_size, "model.scale", config.model.scale)
@@ -235,7 +248,7 @@ def train_stage(
         console.say(f"{stage.name}: complete at step {done}")
         return state.params
     if parallel.any_process(stop.requested()):
-        raise Stopped(f"stopped before {stage.name}; the same command goes on from there")
+        raise Stopped(f"before {stage.name}", stop)
     stream = batches(
         this.images,
         scale=config.model.scale,
@@ -281,11 +294,12 @@ def train_stage(
             if record:
                 journal.write({"step": step, "stage": stage.name} | record)
             if saving:
+                check_finite_state(step, state, stage=stage.name, saved=saved.latest_step())
                 saved.save(step, state, quality or None)
             if logging or saving or step == done + 1:  # the first step was compiled
                 rate.restart()
             if stopping and not last:
-                raise Stopped(f"stopped at step {step}, state saved; the same command goes on from there")
+                raise Stopped(f"at step {step}, state saved", stop)
     return state.params
 
 
@@ -331,13 +345,30 @@ def check_finite(step: int, metrics: dict[str, Array], *, stage: str, saved: int
     broken = next(
         (name for name in suspects if name in metrics and not jnp.isfinite(metrics[name])), "loss/total"
     )
-    kept = f"no checkpoint of {stage} yet" if saved is None else f"the checkpoint of step {saved} is kept"
     to_lower = f"{stage}.learning_rate or the weight of the term"
     if broken.startswith("discriminator/"):
         to_lower = "discriminator.learning_rate_ratio"
+    refuse_numbers(broken, step, stage, got=float(metrics[broken]), saved=saved, to_lower=to_lower)
+
+
+def check_finite_state(step: int, state: TrainState, *, stage: str, saved: int | None) -> None:
+    """Raises `NonFiniteLoss` that names the first array of the state with a number that is not finite."""
+    finite = jax.jit(lambda state: jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), state))(state)
+    for path, is_finite in jax.tree_util.tree_leaves_with_path(finite):
+        if not is_finite:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            rate = f"{stage}.learning_rate"
+            refuse_numbers(name, step, stage, got="inf or nan among them", saved=saved, to_lower=rate)
+
+
+def refuse_numbers(
+    name: str, step: int, stage: str, *, got: object, saved: int | None, to_lower: str
+) -> NoReturn:
+    """Raises `NonFiniteLoss`."""
+    kept = f"no checkpoint of {stage} yet" if saved is None else f"the checkpoint of step {saved} is kept"
     raise NonFiniteLoss(
-        f"{broken} at step {step} ({stage}): expected a finite number, got {float(metrics[broken])}; {kept}: "
-        f"lower --config.{to_lower}, in a new workdir."
+        f"{name} at step {step} ({stage}): expected finite numbers, got {got}; {kept}: lower "
+        f"--config.{to_lower}, or set --config.gradient_clip_norm, in a new workdir."
     )
 
 

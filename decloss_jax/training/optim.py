@@ -22,15 +22,32 @@ SCHEDULES = {"cosine": cosine_cycles, "constant": constant_cycles}
 
 
 def build_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformation:
-    """Builds Adam without its learning rate, which the step takes from the schedule.
+    """Builds Adam without its learning rate, which the step takes from the schedule; clipped when asked to.
 
     Raises:
-        UserError: a decay rate outside 0 to 0.999999, an epsilon that is not positive.
+        UserError: a decay rate outside 0 to 0.999999, an epsilon or a norm that is not positive.
     """
     for name in ("adam_b1", "adam_b2"):
         checks.check_range(name, config[name], 0.0, 0.999999)
     checks.check_positive("adam_eps", config["adam_eps"])
-    return optax.scale_by_adam(b1=config["adam_b1"], b2=config["adam_b2"], eps=config["adam_eps"])
+    adam = optax.scale_by_adam(b1=config["adam_b1"], b2=config["adam_b2"], eps=config["adam_eps"])
+    largest = config.get("gradient_clip_norm")
+    return adam if largest is None else clip_gradients(adam, largest)
+
+
+def clip_gradients(optimizer: optax.GradientTransformation, largest: float) -> optax.GradientTransformation:
+    """Returns an optimizer that shrinks gradients g first: g min(1, largest / |g|), |g| over all parameters.
+
+    Its state is the optimizer's own (that of `optax.chain` would be another), so checkpoints are alike.
+    """
+    checks.check_positive("gradient_clip_norm", largest)
+    clip = optax.clip_by_global_norm(largest)
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        clipped, _ = clip.update(gradients, optax.EmptyState())
+        return optimizer.update(clipped, state, params)
+
+    return optax.GradientTransformation(optimizer.init, update)
 
 
 def build_schedule(stage: Mapping[str, Any], name: str) -> optax.Schedule:

@@ -32,21 +32,30 @@ PATH_FIELDS = ("data.root", "data.validation_root", "perceptual.weights_file")
 
 
 class StopRequest:
-    """Turns the first SIGTERM or Ctrl-C into a request; a second one has its usual effect."""
+    """Turns SIGTERM and the first Ctrl-C into a request; a second Ctrl-C interrupts at once.
+
+    A second SIGTERM changes nothing: schedulers send several, and the state is being saved.
+    """
 
     def __init__(self) -> None:
         self._requested = False
+        self.by_keyboard = False
 
     def requested(self) -> bool:
         return self._requested
 
     def catch(self, number: int, frame: FrameType | None) -> None:
         self._requested = True
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        if number == signal.SIGINT:
+            self.by_keyboard = True
+            signal.signal(number, signal.default_int_handler)
 
 
 def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Raises `UserError`, saying what differs, unless the workdir is new or holds a run of this config."""
+    """Raises `UserError`, saying what differs, unless the workdir is new or holds a run of this config.
+
+    A field that the run's record lacks is newer than the run: it had what is now the default of base.py.
+    """
     path = workdir / "config.json"
     if not path.exists():
         return
@@ -56,7 +65,9 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
         checks.fail(
             str(path), expected="the config of a run", got=str(error), remedy="choose another --workdir"
         )
-    now = flatten(json.loads(json.dumps(config)))  # through JSON, so that tuples and lists compare equal
+    # Through JSON, so that tuples and lists compare equal.
+    now, defaults = (flatten(json.loads(json.dumps(fields))) for fields in (config, default_config()))
+    before = defaults | before
     missing = object()
     differing = [
         f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}"
@@ -73,6 +84,15 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
     )
 
 
+def default_config() -> dict[str, Any]:
+    """Returns the config of base.py; nothing where the working directory is not the repository's."""
+    try:
+        from configs import base
+    except ImportError:
+        return {}
+    return base.get_config().to_dict()
+
+
 def place(field: str, value: Any) -> Any:
     """Returns the value of a config's field; of a path, or paths with commas between, where they lead to."""
     is_path = field in PATH_FIELDS and isinstance(value, str) and value
@@ -80,18 +100,28 @@ def place(field: str, value: Any) -> Any:
 
 
 def record_config(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Writes `config.json`, which makes the workdir this config's; for when nothing is left to refuse."""
+    """Writes `config.json`, which makes the workdir this config's; for when nothing is left to refuse.
+
+    Raises:
+        UserError: another run has done so since `check_same_config`.
+    """
     path = workdir / "config.json"
+    check_same_config(workdir, config)
     if jax.process_index() == 0 and not path.exists():
         files.write_atomically(path, json.dumps(config, indent=1) + "\n")
 
 
 @contextmanager
 def claim(workdir: Path) -> Iterator[StopRequest]:
-    """Holds the workdir for this run: no second process may train in it.
+    """Holds the workdir for this run: no second process may train in it. However this one ends, the system
+    takes the lock away.
 
     Yields:
         The request to stop, which SIGTERM and Ctrl-C set.
+
+    Raises:
+        UserError: the workdir cannot be written to, or is in use; and in place of an error of the system
+            while it is held, such as that of a full disk.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -118,6 +148,13 @@ def claim(workdir: Path) -> Iterator[StopRequest]:
                         remedy="wait for that process or choose another --workdir",
                     )
             yield stop
+    except OSError as error:
+        checks.fail(
+            str(error.filename or f"workdir {workdir}"),
+            expected="a place that can be written to and has room, and files that can be read",
+            got=error.strerror or error,
+            remedy="mend that, and the same command goes on from the last checkpoint, which is whole",
+        )
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

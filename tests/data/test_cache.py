@@ -150,7 +150,7 @@ def test_open_cache_goes_on_after_kill_9(tmp_path):
 
     kept = {file: file.stat().st_ino for file in cache.glob("*.npy")}
     assert 10 <= len(kept) < 80
-    (cache / f".{next(iter(kept)).name}.left").write_bytes(b"cut off")  # as the kill may leave it
+    (cache / f".{next(iter(kept)).name}.leftover").write_bytes(b"cut off")  # as the kill may leave it
     check(open_cache(pairs, scale=4, cache_dir=cache), pairs)
     assert len(list(cache.iterdir())) == 80 + 1  # the lock
     pairs_kept = {file for file in kept if file.name.endswith(".hr.npy")}  # the LR file is written first
