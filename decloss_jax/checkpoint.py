@@ -20,11 +20,10 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers
 
-from decloss_jax import checks, console, files
+from decloss_jax import checks, console, files, parallel
 
 STAGES = ("pretrain", "finetune")
 KEPT_LATEST = 2
@@ -77,10 +76,9 @@ class StageCheckpoints:
         # Orbax wants absolute paths; and it would take a folder of ours for a step's.
         self.directory = Path(workdir).resolve() / "checkpoints" / stage
         self._aside = self.directory.parent / "set_aside"
-        if jax.process_index() == 0:
+        if parallel.is_first_process():
             self._set_aside_damaged()
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"{stage} checkpoints checked")
+        parallel.wait_for_all(f"{stage} checkpoints checked")
         self._manager = ocp.CheckpointManager(self.directory, options=self._options())
 
     def _options(self) -> ocp.CheckpointManagerOptions:
@@ -123,11 +121,11 @@ class StageCheckpoints:
             return
         args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), config=ocp.args.JsonSave(self._config))
         with system_errors(self.directory / str(step)):
-            if jax.process_index() == 0:
+            if parallel.is_first_process():
                 files.check_room(self.directory, room_for(state))
             self._manager.save(step, args=args, metrics=dict(metrics) if metrics is not None else None)
             self._manager.wait_until_finished()
-        if jax.process_index() == 0:
+        if parallel.is_first_process():
             write_sums(self.directory / str(step))
 
     def restore(self, step: int, abstract: Any, sharding: Sharding) -> Any:

@@ -20,7 +20,9 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(title: str, total: int, *, done: int = 0, unit: str = "step") -> Iterator[Callable[..., None]]:
+def progress(
+    title: str, total: int, *, done: int = 0, unit: str = "step", silent: bool = False
+) -> Iterator[Callable[..., None]]:
     """Shows how far work has come, with its rate and the time left.
 
     Args:
@@ -28,12 +30,13 @@ def progress(title: str, total: int, *, done: int = 0, unit: str = "step") -> It
         total: number of units in all.
         done: units done before, by an earlier process.
         unit: the name of a unit, in the singular.
+        silent: show nothing (for all processes but one).
 
     Yields:
         A function `advance(note="", count=1)`, to be called after each unit, or after `count` of them; the
         note is shown beside the numbers.
     """
-    show = _bar if sys.stderr.isatty() else _lines
+    show = _nothing if silent else _bar if sys.stderr.isatty() else _lines
     with show(title, total, done, unit) as advance:
         yield advance
 
@@ -41,6 +44,11 @@ def progress(title: str, total: int, *, done: int = 0, unit: str = "step") -> It
 def _rate(units: int, start: float, unit: str) -> str:
     value = units / (time.monotonic() - start)
     return f"{value:,.{0 if value >= 100 else 2}f} {unit}/s"
+
+
+@contextmanager
+def _nothing(title: str, total: int, done: int, unit: str) -> Iterator[Callable[..., None]]:
+    yield lambda note="", count=1: None
 
 
 @contextmanager

@@ -4,13 +4,15 @@ import os
 import runpy
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from absl import app, flags, logging
 
-from decloss_jax import checks
+from decloss_jax import checks, processes
 from decloss_jax.configuration import flatten
 
 INTERRUPTED = 130  # the shell's status of a command that Ctrl-C ended
@@ -30,18 +32,48 @@ def run(main: Callable[[list[str]], int | None], *, resumes: bool = False) -> No
     def guarded(arguments: list[str]) -> int | None:
         try:
             return main(arguments)
-        except checks.UserError as error:
-            return complain(error)
-        except KeyboardInterrupt:
-            print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
-            return INTERRUPTED
-        except Terminated:
-            if not resumes:
-                raise
-            return report_stop("stopped; the same command goes on from there")
+        except BaseException as error:
+            if not processes.has_joined():
+                return answer(error, resumes=resumes)
+            leave_the_others(error, resumes=resumes)
 
     leave_on_sigterm()
     app.run(guarded, flags_parser=parse_flags)
+
+
+def answer(error: BaseException, *, resumes: bool) -> int:
+    """Says in one sentence what ended a script; returns the exit status. What is a bug is raised again."""
+    if isinstance(error, checks.UserError):
+        return complain(error)
+    if isinstance(error, KeyboardInterrupt):
+        return complain("interrupted", status=INTERRUPTED)
+    if isinstance(error, Terminated) and resumes:
+        return report_stop("stopped; the same command goes on from there")
+    raise error
+
+
+def leave_the_others(error: BaseException, *, resumes: bool) -> NoReturn:
+    """Ends this one of several processes at once, so that the others notice and end, too.
+
+    An orderly end would wait for them, while they wait for this one.
+    """
+    try:
+        status = answer(error, resumes=resumes)
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else 1
+    except Exception:
+        if processes.comes_of_a_death(error):
+            reason = str(error).strip().partition("\n")[0]
+            complain(
+                f"another process of this run has ended or cannot be reached ({reason}); see what it said, "
+                "and start all again: they go on from the last checkpoint"
+            )
+        else:
+            traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def leave_on_sigterm() -> None:
@@ -59,11 +91,11 @@ def report_stop(message: object, *, by_keyboard: bool = False) -> int:
     return INTERRUPTED if by_keyboard else 0
 
 
-def complain(error: Exception) -> int:
-    """Prints the error as one line; returns the exit status."""
-    text = " ".join(str(error).split())
+def complain(message: object, *, status: int = 2) -> int:
+    """Prints an error as one line; returns the exit status."""
+    text = " ".join(str(message).split())
     print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
-    return 2
+    return status
 
 
 def parse_flags(arguments: list[str]) -> list[str]:

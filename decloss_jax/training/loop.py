@@ -104,6 +104,8 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
         Stopped: SIGTERM or Ctrl-C; the state has been saved.
     """
     workdir = Path(workdir).resolve()
+    parallel.check_agreement("config", config.to_dict(), "start all processes with the same options")
+    parallel.check_agreement("versions", versions(), "install the same packages for all processes")
     check_same_config(workdir, config.to_dict())
     plan = make_plan(config)
     mesh, model, stages = plan.mesh, plan.model, plan.stages
@@ -119,6 +121,9 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     )
     check_crops(this.images, config.model.scale, config.data.crop_size)
     check_sizes(this.validation, config.model.scale)
+    for split, images in (("training", this.images), ("validation", this.validation)):
+        found = [(name, images.size(i)) for i, name in enumerate(images.names)]
+        parallel.check_agreement(f"{split} images", found, "give all processes the same data")
     with claim(workdir) as stop, contextlib.ExitStack() as resources:
         record_config(workdir, config.to_dict())
         saved = {
@@ -132,7 +137,7 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
             params = initial_params(config, model, mesh)
         for stage in stages[stages.index(begun[-1]) if begun else 0 :]:
             params = train_stage(this, stage, saved[stage.name], params, stop)
-    if jax.process_index() == 0:
+    if parallel.is_first_process():
         console.say(summary(workdir))
 
 
@@ -245,9 +250,9 @@ def train_stage(
     config = this.config
     state, done = begin(this, stage, saved, params)
     if done == stage.last_step:
-        console.say(f"{stage.name}: complete at step {done}")
+        parallel.say(f"{stage.name}: complete at step {done}")
         return state.params
-    if parallel.any_process(stop.requested()):
+    if parallel.any_process(this.mesh, delay=0)(stop.requested()):
         raise Stopped(f"before {stage.name}", stop)
     stream = batches(
         this.images,
@@ -264,10 +269,13 @@ def train_stage(
     header = {"config": config.to_dict(), "versions": versions(), "devices": describe_devices()}
     in_flight: deque[tuple[int, dict[str, Array]]] = deque()
     rate = Rate(config.batch_size)
+    asked_to_stop = parallel.any_process(this.mesh, delay=STEPS_IN_FLIGHT)
     steps = stage.last_step - stage.first_step
     with (
-        Journal(this.workdir, header=header, step=done, silent=jax.process_index() != 0) as journal,
-        console.progress(stage.name, steps, done=done - stage.first_step) as advance,
+        Journal(this.workdir, header=header, step=done, silent=not parallel.is_first_process()) as journal,
+        console.progress(
+            stage.name, steps, done=done - stage.first_step, silent=not parallel.is_first_process()
+        ) as advance,
     ):
         for step in range(done + 1, stage.last_step + 1):
             with rate.waiting():
@@ -278,8 +286,7 @@ def train_stage(
             last = step == stage.last_step
             logging = last or step % config.log_every_steps == 0
             evaluating = last or step % config.eval_every_steps == 0
-            # Processes must leave at the same step, so where there are several they agree, now and then.
-            stopping = (logging or jax.process_count() == 1) and parallel.any_process(stop.requested())
+            stopping = asked_to_stop(stop.requested())
             saving = evaluating or stopping or step % config.checkpoint_every_steps == 0
             while len(in_flight) > (0 if logging or saving else STEPS_IN_FLIGHT):
                 check_finite(*in_flight.popleft(), stage=stage.name, saved=saved.latest_step())
@@ -317,7 +324,7 @@ def begin(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: A
         )
         return state, stage.first_step
     if step < stage.last_step:
-        console.say(f"{stage.name}: going on from the checkpoint of step {step}")
+        parallel.say(f"{stage.name}: going on from the checkpoint of step {step}")
     abstract = abstract_state(this.model, this.optimizer, stage.discriminator)
     return saved.restore(step, abstract, parallel.replicated(this.mesh)), step
 

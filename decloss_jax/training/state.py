@@ -13,7 +13,7 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from decloss_jax import checkpoint, checks, console, parallel
+from decloss_jax import checkpoint, checks, parallel
 from decloss_jax.models import VGGDiscriminator, build_model
 from decloss_jax.training.adversary import draw_variables
 from decloss_jax.weights import describe, load_generator
@@ -84,7 +84,7 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
         origin = describe(description)
     check_same_network(source, theirs, model)
     check_params(source, params, jax.eval_shape(draw))
-    console.say(f"starting from {origin}")
+    parallel.say(f"starting from {origin}")
     return jax.device_put(params, parallel.replicated(mesh))
 
 
