@@ -162,9 +162,8 @@ def main() -> int:
         "versions": journal.versions() | {"machine": f"{platform.system()} {platform.machine()}"},
     }
     write_json(options.out, result)
-    console.say(
-        f"{result['sound']} of {options.kills} kills as they should be; differences: {', '.join(found) or 'none'}; {options.out}"
-    )
+    sound = f"{result['sound']} of {options.kills} kills as they should be"
+    console.say(f"{sound}; differences: {', '.join(found) or 'none'}; {options.out}")
     return int(bool(found) or result["sound"] < options.kills)
 
 
