@@ -29,14 +29,14 @@ flags.mark_flag_as_required("config")
 
 
 def main(arguments: list[str]) -> int:
-    # Imported here so that --help and a mistyped flag are answered at once.
-    from decloss_jax.training import loop
-
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = WORKDIR.value or os.path.join("runs", name)
     scripts.use_compilation_cache()
     if PROCESSES.value > 1:
         processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    # Imported here so that --help and a mistyped flag are answered at once.
+    from decloss_jax.training import loop
+
     try:
         loop.run(CONFIG.value, workdir)
     except loop.Stopped as stopped:

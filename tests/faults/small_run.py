@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import platform
 import random
 import resource
 import socket
@@ -240,6 +241,11 @@ def differences(run: SmallRun, expected: SmallRun) -> list[str]:
     if pictures[0] != pictures[1]:
         found.append("pictures")
     return found
+
+
+def provenance() -> dict[str, str]:
+    """Says with which versions a result was made, and on what."""
+    return journal.versions() | {"machine": f"{platform.system()} {platform.machine()}"}
 
 
 def write_json(path: Path, content: object) -> None:

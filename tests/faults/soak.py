@@ -14,7 +14,6 @@ five minutes on two cores.
 """
 
 import argparse
-import platform
 import random
 import shutil
 import sys
@@ -34,13 +33,14 @@ from small_run import (
     differences,
     kill,
     last_step,
+    provenance,
     scatter_times,
     under_way,
     wait_until,
     write_json,
 )
 
-from decloss_jax import console, journal
+from decloss_jax import console
 
 INTERVALS = {"log": 5, "checkpoint": 20, "evaluate": 100}
 SECONDS_TO_END = 30  # that the others have when one of several processes is killed
@@ -83,11 +83,11 @@ def disturb(run: SmallRun, moment: Moment, processes: int, rng: random.Random) -
     before, owner, start = last_step(run), read_owner(run), time.monotonic()
 
     def has_come() -> bool:
-        if moment.mark:
+        if moment.mark == "building the cache":  # before the workdir is claimed
             return MARKS[moment.mark](run)
-        if moment.steps == 0:
-            return processes == 1 or read_owner(run) != owner
-        return last_step(run) >= before + moment.steps
+        if processes > 1 and read_owner(run) == owner:  # they may not have found each other yet
+            return False
+        return MARKS[moment.mark](run) if moment.mark else last_step(run) >= before + moment.steps
 
     started = run.start_several(processes)
     victim = started.pop(rng.randrange(processes))
@@ -159,7 +159,7 @@ def main() -> int:
         "kills": kills,
         "sound": sum(map(is_sound, kills)),
         "differences": found,
-        "versions": journal.versions() | {"machine": f"{platform.system()} {platform.machine()}"},
+        "versions": provenance(),
     }
     write_json(options.out, result)
     sound = f"{result['sound']} of {options.kills} kills as they should be"
