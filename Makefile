@@ -6,7 +6,7 @@ LOCK ?= --constraint requirements-lock.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(LOCK)
 
-.PHONY: train test check browser
+.PHONY: train test check browser dependencies audit
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py --config configs/quickstart.py --workdir runs/quickstart
@@ -21,6 +21,17 @@ check: $(VENV)/.installed-for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The tests with the lowest and with the newest versions that the requirements admit; each takes as long as `test`.
+dependencies: browser
+	$(PYTHON) tests/dependencies.py
+
+# Known vulnerabilities of what CI installs, and of the newest versions; fails where PyPI's answer does not come.
+audit:
+	folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" && \
+	    "$$folder/bin/python" -m pip install --quiet --disable-pip-version-check pip-audit && \
+	    "$$folder/bin/pip-audit" --strict --no-deps --disable-pip -r requirements-lock.txt && \
+	    "$$folder/bin/pip-audit" --strict -r requirements.txt
 
 # The tests of report.html drive a browser; its driver has to be of the same release, so both come from Debian.
 browser:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -16,6 +16,7 @@ from decloss_jax import checks
 
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value of the second
 DECODERS = min(8, os.cpu_count() or 1)  # threads; each holds one image, and what is made of it
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # Pillow's names
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -61,9 +62,17 @@ def decode_image(source: Path | io.BytesIO, name: str) -> np.ndarray:
     return np.ascontiguousarray(pixels[..., :3])
 
 
+def open_image(source: Path | BinaryIO) -> ImageFile.ImageFile:
+    """Opens an image file by what it holds, whatever its ending.
+
+    Pillow alone would try some forty formats, among them EPS, for which it starts Ghostscript.
+    """
+    return Image.open(source, formats=FORMATS)
+
+
 def count_pixels(source: Path | io.BytesIO, name: str) -> int:
     """Returns H W of an image file or its bytes, from the header alone; `name` stands for it in errors."""
-    with refuse_unreadable(name), Image.open(source) as image:
+    with refuse_unreadable(name), open_image(source) as image:
         return image.width * image.height
 
 
@@ -87,7 +96,7 @@ def refuse_unreadable(name: str) -> Iterator[None]:
 
 def decode_pixels(source: Path | io.BytesIO) -> np.ndarray:
     """Decodes and turns an image: [H,W,3] or, with alpha, [H,W,4]; uint8 or uint16."""
-    with Image.open(source) as image:
+    with open_image(source) as image:
         layout = sixteen_bit_layout(image)
         upright = ImageOps.exif_transpose(image)
         if layout is None:
@@ -134,7 +143,7 @@ def decode_low_bytes(source: Path | io.BytesIO) -> np.ndarray:
             return argument
         return re.sub(r";16([BLN])", lambda match: f";16{other[match[1]]}", argument)
 
-    with Image.open(source) as image:
+    with open_image(source) as image:
         image.tile = [
             tile._replace(
                 args=tuple(map(swap, tile.args)) if isinstance(tile.args, tuple) else swap(tile.args)

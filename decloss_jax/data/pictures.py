@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from decloss_jax import checks, console, files
-from decloss_jax.data.images import decode_pixels, refuse_unreadable
+from decloss_jax.data.images import decode_pixels, open_image, refuse_unreadable
 from decloss_jax.ops.quantize import quantize
 
 GRAY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L")
@@ -52,7 +52,7 @@ FORMATS = {
     ".tiff": TIFF,
     ".webp": Format("WEBP", {"lossless": True}, alpha=True, largest=16_383, gray=False),
 }
-PAGED_FORMATS = ("GIF", "PNG", "TIFF", "WEBP")  # in JPEG's MPO the first frame is the picture
+PAGED_FORMATS = ("PNG", "TIFF", "WEBP")  # in JPEG's MPO the first frame is the picture
 
 # What of EXIF stays true of a larger picture: who made it when, where and how. The pixels are turned upright,
 # so the orientation goes, and sizes, previews and makers' notes with offsets into the old file as well.
@@ -98,7 +98,7 @@ def read_picture(path: Path) -> Picture:
         UserError: the file, by name, cannot be read, or holds several pictures.
     """
     with refuse_unreadable(str(path)):
-        with Image.open(path) as image:
+        with open_image(path) as image:
             frames = getattr(image, "n_frames", 1) if image.format in PAGED_FORMATS else 1
             gray, profile = image.mode in GRAY_MODES, image.info.get("icc_profile")
             exif = read_exif(image, path)

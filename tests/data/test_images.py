@@ -167,6 +167,17 @@ def test_read_image_refuses_unreadable_files_by_name(tmp_path):
             read_image(path)
 
 
+@pytest.mark.parametrize("form", ["EPS", "GIF", "PPM", "TGA"])
+def test_read_image_looks_only_for_the_formats_that_it_names(tmp_path, form, monkeypatch):
+    """Whatever the ending says; for EPS Pillow would start Ghostscript."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("started"))
+    Image.fromarray(RGB).save(tmp_path / "a.png", form)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.format == form
+    with pytest.raises(UserError, match=r"a.png: expected a readable image .*unknown or damaged format"):
+        read_image(tmp_path / "a.png")
+
+
 def test_decode_image_reads_bytes_as_files(tmp_path):
     pixels = np.random.default_rng(1).integers(0, 65536, size=(5, 7, 3)).astype(np.uint16)
     path = write_png16(tmp_path / "a.png", pixels, 2)

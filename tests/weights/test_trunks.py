@@ -1,8 +1,10 @@
 """Where the weights of the feature networks come from, and what is refused."""
 
+import http.server
 import importlib.metadata
 import pickle
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,34 @@ def test_load_trunk_without_network_says_how_to_get_vgg19(vgg19_file, monkeypatc
     monkeypatch.setattr(pooch.HTTPDownloader, "__call__", fail)
     with pytest.raises(UserError, match=r"download https://.*vgg19-dcbb9e9d.pth.*perceptual.network=vgg16"):
         load_trunk("vgg19")
+
+
+class HalfOfIt(http.server.BaseHTTPRequestHandler):
+    """Announces more than it sends, as a transfer that breaks off."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        self.wfile.write(bytes(500_000))
+
+    def log_message(self, *_):
+        pass
+
+
+def test_load_trunk_leaves_nothing_of_a_transfer_that_breaks_off(vgg19_file, monkeypatch, tmp_path):
+    import pooch
+
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), HalfOfIt) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{trunks.VGG19_FILE}"
+        monkeypatch.setattr(trunks, "VGG19_URL", url)
+        with pytest.raises(UserError, match=f"expected an answer from {url}, got ChunkedEncodingError"):
+            load_trunk("vgg19")
+        server.shutdown()
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_load_trunk_refuses_another_file(vgg19_file, monkeypatch):
