@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-LONGEST_NAME = 200  # bytes of a temporary file's name before what makes it unique; 255 is the system's limit
+LONGEST_NAME = 200  # bytes of a name that is to become part of a file's; 255 is the system's limit
 TEMPORARY_LETTERS = 8  # that tempfile.mkstemp appends
 
 
@@ -20,8 +20,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Its folder is made when missing. When something goes wrong inside, nothing is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.name.encode()[:LONGEST_NAME].decode(errors="ignore")
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{shorten(path.name)}.")
     try:
         os.close(descriptor)
         with named(path), open(temporary, "w+b") as file:
@@ -33,6 +32,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def shorten(name: str) -> str:
+    """Cuts a name to `LONGEST_NAME` bytes, all of them text, so that a file's name has room for more."""
+    return os.fsencode(name)[:LONGEST_NAME].decode(errors="ignore")
 
 
 def remove_abandoned(folder: Path, names: str = "*") -> None:

@@ -71,7 +71,7 @@ class Journal:
         """Writes an image, uint8 [H,W,3], to samples/STEP_NAME.png, and for TensorBoard."""
         if self._silent:
             return
-        name = name.replace("/", "_")
+        name = files.shorten(name.replace("/", "_"))
         with files.replacing(self._samples / f"{step:08d}_{name}.png") as file:
             Image.fromarray(image).save(file, "PNG")
         self._events.image(step, f"samples/{name}", image)

@@ -10,7 +10,7 @@ from types import FrameType
 
 from absl import app, flags, logging
 
-from decloss_jax import checks
+from decloss_jax import checks, console
 from decloss_jax.configuration import flatten
 
 INTERRUPTED = 130  # the shell's status of a command that Ctrl-C ended
@@ -28,6 +28,7 @@ def run(main: Callable[[list[str]], int | None], *, resumes: bool = False) -> No
     """
 
     def guarded(arguments: list[str]) -> int | None:
+        read_large_images()
         try:
             return main(arguments)
         except checks.UserError as error:
@@ -53,16 +54,22 @@ def leave_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
+def read_large_images() -> None:
+    """Sets the limit of what is read from an image file to the package's own (`data.images`)."""
+    from decloss_jax.data.images import accept_large_images
+
+    accept_large_images()
+
+
 def report_stop(message: object, *, by_keyboard: bool = False) -> int:
     """Says that a run was stopped and how it goes on; returns the exit status."""
-    print(message, file=sys.stderr)
+    console.say(str(message))
     return INTERRUPTED if by_keyboard else 0
 
 
 def complain(error: Exception) -> int:
     """Prints the error as one line; returns the exit status."""
-    text = " ".join(str(error).split())
-    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
+    console.say(f"{Path(sys.argv[0]).name}: {' '.join(str(error).split())}")
     return 2
 
 

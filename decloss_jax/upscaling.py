@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from decloss_jax import checks, console
-from decloss_jax.data.images import IMAGE_SUFFIXES, refuse_unreadable
+from decloss_jax.data.images import IMAGE_SUFFIXES, open_image, refuse_unreadable
 from decloss_jax.data.pictures import (
     Picture,
     check_writable,
@@ -186,7 +185,7 @@ def check_job(source: Path, target: Path, scale: int, overwrite: bool) -> Size:
         got="an existing one",
         remedy="choose another name or give --overwrite",
     )
-    with refuse_unreadable(str(source)), Image.open(source) as image:
+    with refuse_unreadable(str(source)), open_image(source) as image:
         width, height = image.size
         if image.getexif().get(ORIENTATION) in TURNED:
             width, height = height, width

@@ -7,12 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from decloss_jax import console
 from decloss_jax.checks import UserError
 from decloss_jax.data.folder import LAYOUTS, check_folder, find_low_folder, match_files, refuse_empty
-from decloss_jax.data.images import DECODERS, list_images, read_image
+from decloss_jax.data.images import DECODERS, list_images, open_image, read_image
 from decloss_jax.data.pairs import check_sizes
 
 SCALES = (2, 3, 4, 8)  # whose LR folders are looked for
@@ -138,7 +136,7 @@ def read_contents(files: list[Path]) -> tuple[dict[Path, Content], list[Finding]
 def is_decodable(file: Path) -> bool:
     """Tells whether a refused image is whole: then it is the kind of its pixels that was refused."""
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             image.load()
     except Exception:  # Pillow's decoders raise errors of many kinds on damaged files
         return False

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from decloss_jax import checks, console, files
-from decloss_jax.data.images import decode_pixels, refuse_unreadable
+from decloss_jax.data.images import decode_pixels, open_image, refuse_unreadable
 from decloss_jax.ops.quantize import quantize
 
 GRAY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L")
@@ -52,7 +52,7 @@ FORMATS = {
     ".tiff": TIFF,
     ".webp": Format("WEBP", {"lossless": True}, alpha=True, largest=16_383, gray=False),
 }
-PAGED_FORMATS = ("GIF", "PNG", "TIFF", "WEBP")  # in JPEG's MPO the first frame is the picture
+PAGED_FORMATS = ("PNG", "TIFF", "WEBP")  # in JPEG's MPO the first frame is the picture
 
 # What of EXIF stays true of a larger picture: who made it when, where and how. The pixels are turned upright,
 # so the orientation goes, and sizes, previews and makers' notes with offsets into the old file as well.
@@ -98,14 +98,16 @@ def read_picture(path: Path) -> Picture:
         UserError: the file, by name, cannot be read, or holds several pictures.
     """
     with refuse_unreadable(str(path)):
-        with Image.open(path) as image:
-            frames = getattr(image, "n_frames", 1) if image.format in PAGED_FORMATS else 1
+        with open_image(path) as image:
+            # Not their number: a TIFF may have a million.
+            several = image.format in PAGED_FORMATS and getattr(image, "is_animated", False)
             gray, profile = image.mode in GRAY_MODES, image.info.get("icc_profile")
-            exif = read_exif(image, path)
+        checks.check(
+            not several, str(path), expected="one picture", got="several frames", remedy="split the file"
+        )
         pixels = decode_pixels(path)
-    checks.check(
-        frames == 1, str(path), expected="one picture", got=f"{frames} frames", remedy="split the file"
-    )
+        with open_image(path) as image:
+            exif = read_exif(image, path)
     alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
     return Picture(pixels[..., :3], alpha, gray, profile, exif)
 

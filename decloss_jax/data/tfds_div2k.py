@@ -17,11 +17,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NoReturn
 
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from decloss_jax import checks, console
 from decloss_jax.data.cache import refuse_unwritable
-from decloss_jax.data.images import refuse_unreadable
+from decloss_jax.data.images import open_image, refuse_unreadable
 from decloss_jax.data.pairs import check_sizes
 from decloss_jax.files import locked, sha256
 
@@ -186,7 +185,7 @@ class PackedImage:
         name = f"{self.member} in {self.archive}"
         with refuse_unreadable(name):
             content = opened.read(self.member)
-            with Image.open(BytesIO(content)) as image:
+            with open_image(BytesIO(content)) as image:
                 return content, (image.height, image.width)
 
 
