@@ -313,7 +313,6 @@ def load_network(path: Path, res_scale: float | None) -> tuple[Any, Any, str]:
     """Loads a weights file or a run's newest checkpoint; returns model, parameters and a line on them."""
     if path.is_dir():
         from decloss_jax import checkpoint
-        from decloss_jax.models import build_model
 
         checks.check(
             res_scale is None,
@@ -322,12 +321,8 @@ def load_network(path: Path, res_scale: float | None) -> tuple[Any, Any, str]:
             got=res_scale,
             remedy="leave it out",
         )
-        config, params, description = checkpoint.load_generator(path)
-        return (
-            build_model(config["model"]),
-            params,
-            f"{path}: {description['stage']}, step {description['step']}",
-        )
+        model, params, description = checkpoint.load_generator(path)
+        return model, params, f"{path}: {description['stage']}, step {description['step']}"
 
     from decloss_jax.weights import describe, load_generator
 

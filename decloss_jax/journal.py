@@ -49,7 +49,7 @@ class Journal:
         for folder, names in ((workdir, "*.json*"), (self._samples, "*.png")):
             files.remove_abandoned(folder, names)
         self._path = path = workdir / "journal.jsonl"
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        lines = files.regular(path).read_text(errors="replace").splitlines() if path.exists() else []
         kept = lines[:1] or [json.dumps(header)]
         kept += [line for line in lines[1:] if step_of(line) <= step]
         files.write_atomically(path, "".join(line + "\n" for line in kept))
@@ -158,5 +158,6 @@ def step_of(line: str) -> float:
 
 def read(workdir: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Reads a run's journal: its header and its records, oldest first; without lines that a crash cut off."""
-    first, *lines = (Path(workdir) / "journal.jsonl").read_text(errors="replace").splitlines()
+    path = files.regular(Path(workdir) / "journal.jsonl")
+    first, *lines = path.read_text(errors="replace").splitlines()
     return json.loads(first), [json.loads(line) for line in lines if math.isfinite(step_of(line))]

@@ -20,6 +20,7 @@ TIERS = (
 SIBLINGS = {
     ("console", "files"),
     ("weights", "models"),  # a file of weights says which network it is of
+    ("checkpoint", "models"),  # and so does a checkpoint
     ("training", "inference"),  # validation measures whole images
     ("evaluation", "inference"),
     ("cli", "compare_torch"),

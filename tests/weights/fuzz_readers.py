@@ -284,7 +284,7 @@ def read(reader: str, path: Path) -> str:
         text = str(error).removeprefix(str(path))
         if "\n" in text or len(text) > 1000:
             raise RuntimeError(f"not one short sentence: {text[:2000]!r}") from error
-        return re.split(r"['\d\[(;]", text.partition(", got ")[2])[0].strip() or "a text"
+        return re.split(r"['\"\d\[(;]", text.partition(", got ")[2])[0].strip() or "a text"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
