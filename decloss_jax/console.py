@@ -19,7 +19,10 @@ def printable(text: object) -> str:
     Line ends, control sequences, marks that turn the direction of writing, and bytes of file names that are
     no text become escapes such as \\x1b.
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def duration(seconds: float) -> str:

@@ -136,10 +136,10 @@ class Events:
 
 def summary(workdir: Path) -> str:
     """Says in one line what a finished run has reached, and where everything lies."""
-    _, records = read(workdir)
+    records = [record for record in read(workdir)[1] if isinstance(record.get("stage"), str)]
     ends = {record["stage"]: record["step"] for record in records}
     parts = ["done: " + ", ".join(f"{stage} to step {step}" for stage, step in ends.items())]
-    measured = [record for record in records if "validation/psnr_y" in record]
+    measured = [record for record in records if isinstance(record.get("validation/psnr_y"), float)]
     if measured:
         best = max(measured, key=lambda record: record["validation/psnr_y"])
         value, step, stage = (best[name] for name in ("validation/psnr_y", "step", "stage"))
@@ -157,7 +157,19 @@ def step_of(line: str) -> float:
 
 
 def read(workdir: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Reads a run's journal: its header and its records, oldest first; without lines that a crash cut off."""
+    """Reads a run's journal: its header and its records, oldest first; without lines that a crash cut off.
+
+    A header that is damaged is empty.
+    """
     path = files.regular(Path(workdir) / "journal.jsonl")
     first, *lines = path.read_text(errors="replace").splitlines()
-    return json.loads(first), [json.loads(line) for line in lines if math.isfinite(step_of(line))]
+    return header_of(first), [json.loads(line) for line in lines if math.isfinite(step_of(line))]
+
+
+def header_of(line: str) -> dict[str, Any]:
+    """Returns what the first line of a journal holds; nothing of one that was cut off or garbled."""
+    try:
+        header = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return header if isinstance(header, dict) else {}
