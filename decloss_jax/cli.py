@@ -6,6 +6,7 @@ A user's mistake is answered with one sentence and exit status 2. Imports stand 
 
 import argparse
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -301,7 +302,7 @@ def parse_interpolation(text: str) -> tuple[Path, Path, float]:
 def check_new(path: Path, overwrite: bool) -> None:
     """Raises `UserError` for a file that is there already, unless it may be replaced."""
     checks.check(
-        overwrite or not path.exists(),
+        overwrite or not os.path.lexists(path),
         str(path),
         expected="a new file",
         got="an existing one",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from decloss_jax import checks
+from decloss_jax import checks, files
 
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value of the second
 DECODERS = min(8, os.cpu_count() or 1)  # threads; each holds one image, and what is made of it
@@ -31,13 +31,16 @@ PIXELS_PER_BYTE = 512
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Lists the image files directly in a folder, by name, without hidden ones; [] without a folder."""
+    """Lists the image files directly in a folder, by name, without hidden ones; [] without a folder.
+
+    A link that leads nowhere, a pipe or a device is listed too, and refused by name when it is opened.
+    """
     if not folder.is_dir():
         return []
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
     )
 
 
@@ -86,14 +89,21 @@ def open_image(source: Path | io.BytesIO) -> Iterator[ImageFile.ImageFile]:
         ValueError: more pixels than are read of a file of its size.
         Exception: of many kinds, from Pillow; `refuse_unreadable` words both.
     """
+    size = file_size(source)
     with Image.open(source, formats=FORMATS) as image:
-        size = source.getbuffer().nbytes if isinstance(source, io.BytesIO) else source.stat().st_size
         most = min(PIXEL_LIMIT, max(PIXELS_IN_ANY_FILE, PIXELS_PER_BYTE * size))
         if image.width * image.height > most:
             raise ValueError(
                 f"{image.width} x {image.height} pixels, where at most {most:,} are read of {size:,} bytes"
             )
         yield image
+
+
+def file_size(source: Path | io.BytesIO) -> int:
+    """Returns the bytes of a file, or of one in memory; raises `OSError` for a pipe or a device."""
+    if isinstance(source, io.BytesIO):
+        return source.getbuffer().nbytes
+    return files.regular(source).stat().st_size
 
 
 def accept_large_images() -> None:
@@ -116,7 +126,7 @@ def refuse_unreadable(name: str) -> Iterator[None]:
     except UnidentifiedImageError:
         problem = f"a damaged file, or none of {', '.join(FORMATS)}"
     except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged files
-        problem = str(error) or type(error).__name__
+        problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
     checks.fail(
         name,
         expected="a readable image with gray or RGB pixels",

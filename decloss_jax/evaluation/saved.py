@@ -15,6 +15,7 @@ from decloss_jax import checks, files
 from decloss_jax.metrics import METRICS
 
 LARGEST_VALUE = 1e6  # no metric comes near it
+LONGEST_NAME = 251  # bytes; with an ending, the system's limit
 KINDS = {dict: "an object", str: "a text", int: "a whole number"}
 
 
@@ -175,7 +176,7 @@ def texts(record: Any, path: Path) -> dict[str, str]:
 
 def check_name(name: str, path: Path) -> str:
     """Returns the name of a data set or an image, which must do as the name of a file or a folder."""
-    if name in ("", ".", "..") or "/" in name:
+    if name in ("", ".", "..") or {"/", "\0"} & set(name) or len(name.encode()) > LONGEST_NAME:
         refuse(path, "names of data sets and images that files can have", repr_short(name))
     return name
 
