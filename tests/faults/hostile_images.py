@@ -1,5 +1,6 @@
-"""Image files that a stranger might send: each is small, and would cost much, or do what no picture should."""
+"""Image files that a stranger might send: small ones that would cost much, or do what no picture should."""
 
+import functools
 import io
 import os
 import struct
@@ -40,6 +41,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
+@functools.cache
 def deflate_zeros(size: int) -> bytes:
     """Deflates so many zeros, a thousandth of their size."""
     packer = zlib.compressobj(9)
@@ -77,8 +79,8 @@ def plain_tiff(
 
 
 def many_directories(count: int) -> bytes:
-    """Returns a TIFF of one pixel, and `count` empty directories behind it."""
-    first = plain_tiff(1, 1, zlib.compress(b"\0"), compression=8)
+    """Returns a TIFF of one pixel, and `count` empty directories behind it: as many frames, it says."""
+    first = plain_tiff(1, 1, zlib.compress(b"\0"))
     start = len(first)
     chain = b"".join(struct.pack("<HI", 0, start + 6 * (i + 1)) for i in range(count - 1))
     return first[:-4] + struct.pack("<I", start) + chain + struct.pack("<HI", 0, 0)
@@ -159,7 +161,7 @@ def hostile_images(proof: Path) -> dict[str, bytes]:
         "header.bmp": bmp(65_500, 65_500),
         "offset.bmp": bmp(8, 8, offset=2**32 - 1),
         "colors.bmp": bmp(8, 8, bits=8, colors=2**32 - 1),
-        "runs.bmp": bmp(30_000, 30_000, bits=8, compression=1, offset=54 + 1024, colors=256, body=bytes(1024) + b"\0\0" * 64),
+        "runs.bmp": bmp(30_000, 30_000, bits=8, compression=1, offset=1078, colors=256, body=bytes(1152)),
         "negative.bmp": bmp(-8, -8),
     }  # fmt: skip
     for ending, content in sound.items():
