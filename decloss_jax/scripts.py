@@ -128,7 +128,15 @@ def check_config_arguments(arguments: list[str]) -> None:
         got="none",
         remedy="choose a file of configs/",
     )
-    fields = flatten(namespace["get_config"]().to_dict())
+    config = namespace["get_config"]()
+    checks.check(
+        hasattr(config, "to_dict"),
+        str(path),
+        expected="a get_config() that returns a ConfigDict",
+        got=f"{type(config).__name__}",
+        remedy="begin as the files in configs/ do",
+    )
+    fields = flatten(config.to_dict())
     for name in names:
         if name.startswith("config."):
             field = name.removeprefix("config.")
