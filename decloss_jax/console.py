@@ -10,7 +10,19 @@ PLAIN_LINE_SECONDS = 10.0
 
 def say(text: str) -> None:
     """Prints one line to standard error, where it does not mix with results."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: object) -> str:
+    """Returns a text as a line that does nothing to a terminal, whoever chose the names in it.
+
+    Line ends, control sequences, marks that turn the direction of writing, and bytes of file names that are
+    no text become escapes such as \\x1b.
+    """
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def duration(seconds: float) -> str:
@@ -72,7 +84,7 @@ def _bar(title: str, total: int, done: int, unit: str) -> Iterator[Callable[...,
             nonlocal new, latest_note
             new += count
             latest_note = note or latest_note
-            bar.update(task, advance=count, rate=_rate(new, start, unit), note=latest_note)
+            bar.update(task, advance=count, rate=_rate(new, start, unit), note=printable(latest_note))
 
         yield advance
 

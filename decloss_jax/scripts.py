@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from decloss_jax import checks, processes
+from decloss_jax import checks, console, processes
 from decloss_jax.configuration import flatten
 
 INTERRUPTED = 130  # the shell's status of a command that Ctrl-C ended
@@ -30,6 +30,7 @@ def run(main: Callable[[list[str]], int | None], *, resumes: bool = False) -> No
     """
 
     def guarded(arguments: list[str]) -> int | None:
+        read_large_images()
         try:
             return main(arguments)
         except BaseException as error:
@@ -85,16 +86,22 @@ def leave_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
+def read_large_images() -> None:
+    """Sets the limit of what is read from an image file to the package's own (`data.images`)."""
+    from decloss_jax.data.images import accept_large_images
+
+    accept_large_images()
+
+
 def report_stop(message: object, *, by_keyboard: bool = False) -> int:
     """Says that a run was stopped and how it goes on; returns the exit status."""
-    print(message, file=sys.stderr)
+    console.say(str(message))
     return INTERRUPTED if by_keyboard else 0
 
 
 def complain(message: object, *, status: int = 2) -> int:
     """Prints an error as one line; returns the exit status."""
-    text = " ".join(str(message).split())
-    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
+    console.say(f"{Path(sys.argv[0]).name}: {' '.join(str(message).split())}")
     return status
 
 
@@ -153,7 +160,15 @@ def check_config_arguments(arguments: list[str]) -> None:
         got="none",
         remedy="choose a file of configs/",
     )
-    fields = flatten(namespace["get_config"]().to_dict())
+    config = namespace["get_config"]()
+    checks.check(
+        hasattr(config, "to_dict"),
+        str(path),
+        expected="a get_config() that returns a ConfigDict",
+        got=f"{type(config).__name__}",
+        remedy="begin as the files in configs/ do",
+    )
+    fields = flatten(config.to_dict())
     for name in names:
         if name.startswith("config."):
             field = name.removeprefix("config.")

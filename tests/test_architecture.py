@@ -32,6 +32,7 @@ SIBLINGS = {
     ("console", "files"),
     ("checkpoint", "parallel"),
     ("weights", "models"),  # a file of weights says which network it is of
+    ("checkpoint", "models"),  # and so does a checkpoint
     ("training", "inference"),  # validation measures whole images
     ("evaluation", "inference"),
     ("cli", "compare_torch"),

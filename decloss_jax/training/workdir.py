@@ -59,8 +59,8 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
     if not path.exists():
         return
     try:
-        before = flatten(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
+        before = flatten(files.read_json(path))
+    except (OSError, ValueError, RecursionError) as error:
         checks.fail(
             str(path), expected="the config of a run", got=str(error), remedy="choose another --workdir"
         )
