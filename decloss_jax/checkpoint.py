@@ -94,6 +94,7 @@ class StageCheckpoints:
             self._set_aside_damaged()
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"{stage} checkpoints checked")
+        self.directory.mkdir(parents=True, exist_ok=True)  # so that what Orbax then meets is not the system's
         with refuse_foreign(self.directory):
             self._manager = ocp.CheckpointManager(self.directory, options=self._options())
 
