@@ -224,7 +224,6 @@ def main() -> int:
     refused = [record for record in records if record["status"]]
     summary = {
         "calls": len(records),
-        "files": len(hostile_images(Path())) + len(records) - 2,
         "problems": sum(map(len, (record["problems"] for record in records))),
         "largest_cost_of_refused_mib": max(record["cost_mib"] for record in refused),
         "bound_mib": BOUND_MIB,
