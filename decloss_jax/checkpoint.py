@@ -33,6 +33,7 @@ from decloss_jax.models import build_model, check_params
 STAGES = ("pretrain", "finetune")
 KEPT_LATEST = 2
 SUMS = "SHA256SUMS"
+UNEVALUATED = "unevaluated"
 NOT_OURS = "do not use it, or fetch it again"
 
 # Parameters may be so many bytes, or so many times their files: trained ones hardly compress.
@@ -92,7 +93,8 @@ class StageCheckpoints:
         if parallel.is_first_process():
             self._set_aside_damaged()
         parallel.wait_for_all(f"{stage} checkpoints checked")
-        with refuse_foreign(self.directory, passing=(OSError,)):
+        self.directory.mkdir(parents=True, exist_ok=True)  # so that what Orbax then meets is not the system's
+        with refuse_foreign(self.directory):
             self._manager = ocp.CheckpointManager(self.directory, options=self._options())
 
     def _options(self) -> ocp.CheckpointManagerOptions:
@@ -125,15 +127,34 @@ class StageCheckpoints:
         """Returns the step of the newest sound checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any, metrics: Mapping[str, float] | None) -> None:
-        """Saves the state of `step` and returns when it is safely on disk; an existing step is kept.
+    def save(
+        self,
+        step: int,
+        state: Any,
+        metrics: Mapping[str, float] | None,
+        *,
+        unevaluated: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Saves the state of `step` and returns when it is safely on disk; an existing step is kept, unless
+        it was saved as `unevaluated`.
+
+        Args:
+            step: the number of updates done.
+            state: the state after them.
+            metrics: of the evaluation of this step, where there was one.
+            unevaluated: what the journal is to say of a step whose evaluation was cut off.
 
         Raises:
             OSError: the system refused to write, as on a full disk; the steps before are untouched.
         """
         if step in self._manager.all_steps():
-            return
-        args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), config=ocp.args.JsonSave(self._config))
+            if self.unevaluated(step) is None:
+                return
+            self._manager.delete(step)
+        items = {"state": ocp.args.PyTreeSave(state), "config": ocp.args.JsonSave(self._config)}
+        if unevaluated is not None:
+            items[UNEVALUATED] = ocp.args.JsonSave(dict(unevaluated))
+        args = ocp.args.Composite(**items)
         with system_errors(self.directory / str(step)):
             if parallel.is_first_process():
                 files.check_room(self.directory, room_for(state))
@@ -152,6 +173,11 @@ class StageCheckpoints:
         )
         with refuse_foreign(self.directory / str(step)):
             return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+
+    def unevaluated(self, step: int) -> dict[str, Any] | None:
+        """Returns what was handed to `save` as `unevaluated`; None for a step whose evaluation is done."""
+        path = self.directory / str(step) / UNEVALUATED / "metadata"
+        return files.read_json(path) if path.exists() else None
 
     def __enter__(self) -> "StageCheckpoints":
         return self
@@ -256,18 +282,15 @@ def load_generator(workdir: str | Path, *, stage: str | None = None) -> tuple[nn
 
 
 @contextmanager
-def refuse_foreign(directory: Path, *, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Words what goes wrong with files that are whole, but that train.py did not write, as a `UserError`.
-
-    Errors of the kinds in `passing` go on as they are.
-    """
+def refuse_foreign(directory: Path) -> Iterator[None]:
+    """Words what goes wrong with files that are whole, but that train.py did not write, as a `UserError`."""
     try:
         with late_errors_unsaid():
             yield
     except checks.UserError as error:
         raise checks.UserError(f"{directory}: {error}") from error
     except Exception as error:  # Orbax and TensorStore raise errors of many kinds on what they do not know
-        if isinstance(error, passing) or jax.process_count() > 1:  # there it may tell of another's death
+        if jax.process_count() > 1:  # it may tell of the death of another process
             raise
         first = str(error).partition("\n")[0][:200]
         checks.fail(
