@@ -20,6 +20,7 @@ from command_line import CACHE, REPOSITORY, command, environment
 
 from decloss_jax import checkpoint, journal
 
+RESULTS = Path(__file__).resolve().parent / "results"
 # 30 December 1989 to 2 May 2099: where a clock that jumps may put a file's time.
 EARLIEST, LATEST = 631_000_000, 4_081_000_000
 
@@ -250,4 +251,5 @@ def provenance() -> dict[str, str]:
 
 def write_json(path: Path, content: object) -> None:
     """Writes JSON as the other results are."""
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")

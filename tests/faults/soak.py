@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from absl import logging
 from small_run import (
     MARKS,
+    RESULTS,
     SmallRun,
     communicate,
     differences,
@@ -136,8 +137,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--steps", type=int, default=700, help="of each stage")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--out", type=Path, help="by default results/kills_PROCESSES.json, here")
     options = parser.parse_args()
+    out = options.out or RESULTS / f"kills_{options.processes}.json"
     length = INTERVALS | {"pretrain": options.steps, "finetune": options.steps}
     logging.set_verbosity(logging.FATAL)  # Orbax reports every file
     rng = random.Random(options.seed)
@@ -161,9 +163,9 @@ def main() -> int:
         "differences": found,
         "versions": provenance(),
     }
-    write_json(options.out, result)
+    write_json(out, result)
     sound = f"{result['sound']} of {options.kills} kills as they should be"
-    console.say(f"{sound}; differences: {', '.join(found) or 'none'}; {options.out}")
+    console.say(f"{sound}; differences: {', '.join(found) or 'none'}; {out}")
     return int(bool(found) or result["sound"] < options.kills)
 
 

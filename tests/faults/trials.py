@@ -1,7 +1,7 @@
 """Tries faults of a small run's disk many times, and compares its end with an undisturbed run's, bit for bit.
 
     python tests/faults/trials.py damage [--times 60] [--seed 0] [--out FILE.json]
-    python tests/faults/trials.py full-disk [--times 14] [--out FILE.json]
+    python tests/faults/trials.py full-disk [--times 60] [--out FILE.json]
 
 `damage` takes a finished run, does harm to a random file of its newest checkpoint, and starts it again: it
 has to set that checkpoint aside, go on from the one before, and end alike. `full-disk` runs in a tmpfs of
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from absl import logging
-from small_run import SmallRun, communicate, differences, newest_step, provenance, write_json
+from small_run import RESULTS, SmallRun, communicate, differences, newest_step, provenance, write_json
 
 from decloss_jax import checkpoint, console
 
@@ -138,7 +138,7 @@ def main() -> int:
     parser.add_argument("fault", choices=TRIALS)
     parser.add_argument("--times", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="by default results/FAULT.json, here")
     options = parser.parse_args()
     logging.set_verbosity(logging.FATAL)  # Orbax reports every file
     rng, trials = random.Random(options.seed), []
@@ -153,9 +153,8 @@ def main() -> int:
             console.say(f"{number + 1}/{options.times}: {trials[-1]}")
     sound = sum(trial["sound"] for trial in trials)
     console.say(f"{sound} of {options.times} as they should be")
-    if options.out:
-        result = {"fault": options.fault, "seed": options.seed, "sound": sound, "trials": trials}
-        write_json(options.out, result | {"versions": provenance()})
+    result = {"fault": options.fault, "seed": options.seed, "sound": sound, "trials": trials}
+    write_json(options.out or RESULTS / f"{options.fault}.json", result | {"versions": provenance()})
     return int(sound < options.times)
 
 
