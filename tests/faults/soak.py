@@ -100,7 +100,8 @@ def disturb(run: SmallRun, moment: Moment, processes: int, rng: random.Random) -
     found, killed = under_way(run), time.monotonic()
     status, said = kill(victim)
     others = [communicate(process, timeout=10 * SECONDS_TO_END) for process in started]
-    lines = [line for each in (said, *(said for _, said in others)) for line in each.splitlines()]
+    place = f"{run.workdir.parent}/"
+    lines = "\n".join((said, *(said for _, said in others))).replace(place, "").splitlines()
     return {
         "wanted": moment._asdict(),
         "met": met,
