@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = WORKDIR.value or os.path.join("runs", name)
     scripts.use_compilation_cache()
-    if PROCESSES.value > 1:
+    if PROCESSES.value > 1 or PROCESS.value > 0:
         processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     # Imported here so that --help and a mistyped flag are answered at once.
     from decloss_jax.training import loop

@@ -134,23 +134,22 @@ class StageCheckpoints:
         metrics: Mapping[str, float] | None,
         *,
         unevaluated: Mapping[str, Any] | None = None,
+        replacing: bool = False,
     ) -> None:
-        """Saves the state of `step` and returns when it is safely on disk; an existing step is kept, unless
-        it was saved as `unevaluated`.
+        """Saves the state of `step` and returns when it is safely on disk; an existing step is kept.
 
         Args:
             step: the number of updates done.
             state: the state after them.
             metrics: of the evaluation of this step, where there was one.
             unevaluated: what the journal is to say of a step whose evaluation was cut off.
+            replacing: the step is there, and its evaluation is finished now; the same on all processes.
 
         Raises:
             OSError: the system refused to write, as on a full disk; the steps before are untouched.
         """
-        if step in self._manager.all_steps():
-            if self.unevaluated(step) is None:
-                return
-            self._manager.delete(step)
+        if step in self._manager.all_steps() and not replacing:
+            return
         items = {"state": ocp.args.PyTreeSave(state), "config": ocp.args.JsonSave(self._config)}
         if unevaluated is not None:
             items[UNEVALUATED] = ocp.args.JsonSave(dict(unevaluated))
@@ -158,6 +157,8 @@ class StageCheckpoints:
         with system_errors(self.directory / str(step)):
             if parallel.is_first_process():
                 files.check_room(self.directory, room_for(state))
+            if replacing:
+                self._manager.delete(step)
             self._manager.save(step, args=args, metrics=dict(metrics) if metrics is not None else None)
             self._manager.wait_until_finished()
         if parallel.is_first_process():

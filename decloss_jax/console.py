@@ -3,14 +3,18 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 PLAIN_LINE_SECONDS = 10.0
 
 
 def say(text: str) -> None:
-    """Prints one line to standard error, where it does not mix with results."""
-    print(printable(text), file=sys.stderr, flush=True)
+    """Prints one line to standard error, where it does not mix with results.
+
+    Where that cannot be written to, as with a pipe whose reader has gone, the line is lost and nothing else.
+    """
+    with suppress(OSError):
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def printable(text: object) -> str:

@@ -162,7 +162,7 @@ def read(workdir: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     A header that is damaged is empty.
     """
     path = files.regular(Path(workdir) / "journal.jsonl")
-    first, *lines = path.read_text(errors="replace").splitlines()
+    first, *lines = path.read_text(errors="replace").splitlines() or [""]
     return header_of(first), [json.loads(line) for line in lines if math.isfinite(step_of(line))]
 
 

@@ -4,11 +4,12 @@ import os
 import runpy
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -20,6 +21,9 @@ INTERRUPTED = 130  # the shell's status of a command that Ctrl-C ended
 
 class Terminated(SystemExit):
     """SIGTERM as an exception, which lets temporary folders be removed on the way out."""
+
+
+LEAVING = {Terminated: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
 
 
 def run(main: Callable[[list[str]], int | None], *, resumes: bool = False) -> None:
@@ -34,9 +38,12 @@ def run(main: Callable[[list[str]], int | None], *, resumes: bool = False) -> No
         try:
             return main(arguments)
         except BaseException as error:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             if not processes.has_joined():
                 return answer(error, resumes=resumes)
             leave_the_others(error, resumes=resumes)
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the status is decided
 
     leave_on_sigterm()
     app.run(guarded, flags_parser=parse_flags)
@@ -46,6 +53,10 @@ def answer(error: BaseException, *, resumes: bool) -> int:
     """Says in one sentence what ended a script; returns the exit status. What is a bug is raised again."""
     if isinstance(error, checks.UserError):
         return complain(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return complain(
+            f"{error.filename}: expected a place that can be used, got {error.strerror}; mend that."
+        )
     if isinstance(error, KeyboardInterrupt):
         return complain("interrupted", status=INTERRUPTED)
     if isinstance(error, Terminated) and resumes:
@@ -83,7 +94,16 @@ def leave_on_sigterm() -> None:
     def leave(number: int, frame: FrameType | None) -> None:
         raise Terminated(128 + number)
 
+    def ask_again(unraisable: Any) -> None:
+        number = LEAVING.get(unraisable.exc_type)
+        if number is None:
+            others(unraisable)
+        else:
+            threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
+
     signal.signal(signal.SIGTERM, leave)
+    # Python drops what is raised in a callback of its garbage collector, and JAX has one.
+    others, sys.unraisablehook = sys.unraisablehook, ask_again
 
 
 def read_large_images() -> None:
@@ -185,5 +205,10 @@ def use_compilation_cache() -> None:
     """Lets JAX keep compiled functions in $JAX_COMPILATION_CACHE_DIR, by default ~/.cache/decloss_jax/xla."""
     import jax
 
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or Path.home() / ".cache" / "decloss_jax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if not cache:
+        try:
+            cache = str(Path.home() / ".cache" / "decloss_jax" / "xla")
+        except RuntimeError:  # a user without a home, as in some containers
+            return
+    jax.config.update("jax_compilation_cache_dir", cache)

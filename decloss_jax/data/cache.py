@@ -92,7 +92,7 @@ def open_cache(pairs: Sequence[ImagePair], *, scale: int, cache_dir: str | Path)
         UserError: an image, by name, that cannot be read, an LR image whose size does not fit, or a folder
             that cannot be written to or has no room.
     """
-    folder = Path(cache_dir).expanduser().absolute()
+    folder = cache_folder(cache_dir)
     files = [pair_files(folder, pair, scale) for pair in pairs]
     found = [open_pair(*pair) for pair in files]
     if None in found:
@@ -110,6 +110,19 @@ def open_cache(pairs: Sequence[ImagePair], *, scale: int, cache_dir: str | Path)
             for images, (low_file, hr_file) in zip(found, files, strict=True)
         ),
     )
+
+
+def cache_folder(cache_dir: str | Path) -> Path:
+    """Returns the absolute path of the cache; raises `UserError` for a home folder that is not there."""
+    try:
+        return Path(cache_dir).expanduser().absolute()
+    except RuntimeError as error:
+        checks.fail(
+            "data.cache_dir",
+            expected="a folder",
+            got=f"{str(cache_dir)!r} ({error})",
+            remedy="set --config.data.cache_dir to a folder that can be written to",
+        )
 
 
 def pair_files(folder: Path, pair: ImagePair, scale: int) -> tuple[Path, Path]:

@@ -138,7 +138,9 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
         for stage in stages[stages.index(begun[-1]) if begun else 0 :]:
             params = train_stage(this, stage, saved[stage.name], params, stop)
     if parallel.is_first_process():
-        console.say(summary(workdir))
+        console.say(
+            summary(workdir) if (workdir / "journal.jsonl").exists() else f"done; {workdir} has no journal"
+        )
 
 
 def make_plan(config: ConfigDict) -> Plan:
@@ -290,14 +292,16 @@ def train_stage(
             quality = evaluate(this, state, show, asked_to_stop) if evaluating else {}
             if saving:
                 check_finite_state(step, state, stage=stage.name, saved=saved.latest_step())
+            resumed = unevaluated is not None and step == done
             if quality is None:
-                saved.save(step, state, None, unevaluated=record)
+                if not resumed:
+                    saved.save(step, state, None, unevaluated=record)
                 raise Stopped(f"in the evaluation of step {step}, state saved", stop)
             record = record | {f"validation/{name}": value for name, value in quality.items()}
             if record:
                 journal.write({"step": step, "stage": stage.name} | record)
             if saving:
-                saved.save(step, state, quality or None)
+                saved.save(step, state, quality or None, replacing=resumed)
 
         if unevaluated is not None:
             conclude(done, unevaluated, evaluating=True, saving=True)

@@ -1,6 +1,7 @@
 """Numbers that go wrong: the step and what is not finite are named, and no checkpoint holds it."""
 
 import json
+import shutil
 import signal
 import time
 
@@ -205,6 +206,19 @@ def test_run_stopped_in_an_evaluation_finishes_it_when_it_goes_on(tmp_path, monk
         for folder in (tmp_path / "run", tmp_path / "sound")
     )
     assert kept == expected
+
+
+def test_run_without_config_json_or_journal_knows_what_it_was(sound, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(sound, folder)
+    (folder / "config.json").unlink()
+    (folder / "journal.jsonl").write_text("")
+    config = small_config()
+    config.seed = 5
+    with pytest.raises(checks.UserError, match=r"another config's run \(seed was \d+, is 5\)"):
+        loop.run(config, folder)
+    loop.run(small_config(), folder)
+    assert (folder / "config.json").read_bytes() == (sound / "config.json").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "samples", "tensorboard", "journal.jsonl"])
