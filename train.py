@@ -5,7 +5,8 @@
     python train.py --config configs/edsr_decloss.py --config.data.root=data/DIV2K --config.batch_size=64
 
 The same command goes on from the last checkpoint of the workdir. Exit status: 0 when done, and when SIGTERM
-has stopped it, its state saved; 130 after Ctrl-C, which saves, too; 2 with one sentence on what is wrong.
+has stopped it, its state saved; 130 after Ctrl-C, which saves, too; 2 with one sentence on what is wrong;
+another one when, of several processes, another has gone.
 """
 
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from decloss_jax import checks, scripts
+from decloss_jax import processes, scripts
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; see configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/NAME of the config.")
@@ -28,24 +29,14 @@ flags.mark_flag_as_required("config")
 
 
 def main(arguments: list[str]) -> int:
-    # Imported here so that --help and a mistyped flag are answered at once.
-    import jax
-
-    from decloss_jax.training import loop
-
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = WORKDIR.value or os.path.join("runs", name)
     scripts.use_compilation_cache()
     if PROCESSES.value > 1:
-        port = (COORDINATOR.value or "").rpartition(":")[2]
-        checks.check(
-            port.isdigit() and PROCESS.value < PROCESSES.value,
-            "--coordinator and --process",
-            expected=f"HOST:PORT of process 0 and a number from 0 to {PROCESSES.value - 1}",
-            got=f"{COORDINATOR.value} and {PROCESS.value}",
-            remedy="give each process the same --coordinator and its own --process",
-        )
-        jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+        processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    # Imported here so that --help and a mistyped flag are answered at once.
+    from decloss_jax.training import loop
+
     try:
         loop.run(CONFIG.value, workdir)
     except loop.Stopped as stopped:

@@ -5,9 +5,12 @@
 
 Orbax does not notice a flipped bit in its data files, hence the list of hashes. It is written last, so a step
 without one was never finished.
+
+A workdir may come from a stranger. The names in the list are compared with those of the files that are there,
+and never followed; sizes are checked before anything is read.
 """
 
-import json
+import math
 import os
 import re
 import shutil
@@ -20,15 +23,22 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
+from flax import linen as nn
 from jax.sharding import Sharding
 from orbax.checkpoint import checkpoint_managers
 
-from decloss_jax import checks, console, files
+from decloss_jax import checks, console, files, parallel
+from decloss_jax.models import build_model, check_params
 
 STAGES = ("pretrain", "finetune")
 KEPT_LATEST = 2
 SUMS = "SHA256SUMS"
+UNEVALUATED = "unevaluated"
+NOT_OURS = "do not use it, or fetch it again"
+
+# Parameters may be so many bytes, or so many times their files: trained ones hardly compress.
+SIZE_IN_ANY_FILES = 2**26
+EXPANSION_LIMIT = 16
 
 
 def list_files(step_directory: Path) -> list[str]:
@@ -48,6 +58,9 @@ def find_damage(step_directory: Path) -> str | None:
     sums = step_directory / SUMS
     if not sums.is_file():
         return "its removal or saving was cut off"
+    for path in (step_directory, *step_directory.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            return f"{path.name} is a link, a pipe or a device"
     lines = sums.read_text(errors="replace").splitlines()
     digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     present = list_files(step_directory)
@@ -77,11 +90,12 @@ class StageCheckpoints:
         # Orbax wants absolute paths; and it would take a folder of ours for a step's.
         self.directory = Path(workdir).resolve() / "checkpoints" / stage
         self._aside = self.directory.parent / "set_aside"
-        if jax.process_index() == 0:
+        if parallel.is_first_process():
             self._set_aside_damaged()
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"{stage} checkpoints checked")
-        self._manager = ocp.CheckpointManager(self.directory, options=self._options())
+        parallel.wait_for_all(f"{stage} checkpoints checked")
+        self.directory.mkdir(parents=True, exist_ok=True)  # so that what Orbax then meets is not the system's
+        with refuse_foreign(self.directory):
+            self._manager = ocp.CheckpointManager(self.directory, options=self._options())
 
     def _options(self) -> ocp.CheckpointManagerOptions:
         def metric(metrics) -> float:
@@ -113,21 +127,40 @@ class StageCheckpoints:
         """Returns the step of the newest sound checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any, metrics: Mapping[str, float] | None) -> None:
-        """Saves the state of `step` and returns when it is safely on disk; an existing step is kept.
+    def save(
+        self,
+        step: int,
+        state: Any,
+        metrics: Mapping[str, float] | None,
+        *,
+        unevaluated: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Saves the state of `step` and returns when it is safely on disk; an existing step is kept, unless
+        it was saved as `unevaluated`.
+
+        Args:
+            step: the number of updates done.
+            state: the state after them.
+            metrics: of the evaluation of this step, where there was one.
+            unevaluated: what the journal is to say of a step whose evaluation was cut off.
 
         Raises:
             OSError: the system refused to write, as on a full disk; the steps before are untouched.
         """
         if step in self._manager.all_steps():
-            return
-        args = ocp.args.Composite(state=ocp.args.PyTreeSave(state), config=ocp.args.JsonSave(self._config))
+            if self.unevaluated(step) is None:
+                return
+            self._manager.delete(step)
+        items = {"state": ocp.args.PyTreeSave(state), "config": ocp.args.JsonSave(self._config)}
+        if unevaluated is not None:
+            items[UNEVALUATED] = ocp.args.JsonSave(dict(unevaluated))
+        args = ocp.args.Composite(**items)
         with system_errors(self.directory / str(step)):
-            if jax.process_index() == 0:
+            if parallel.is_first_process():
                 files.check_room(self.directory, room_for(state))
             self._manager.save(step, args=args, metrics=dict(metrics) if metrics is not None else None)
             self._manager.wait_until_finished()
-        if jax.process_index() == 0:
+        if parallel.is_first_process():
             write_sums(self.directory / str(step))
 
     def restore(self, step: int, abstract: Any, sharding: Sharding) -> Any:
@@ -138,7 +171,13 @@ class StageCheckpoints:
         args = ocp.args.PyTreeRestore(
             target, restore_args=ocp.checkpoint_utils.construct_restore_args(target)
         )
-        return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+        with refuse_foreign(self.directory / str(step)):
+            return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+
+    def unevaluated(self, step: int) -> dict[str, Any] | None:
+        """Returns what was handed to `save` as `unevaluated`; None for a step whose evaluation is done."""
+        path = self.directory / str(step) / UNEVALUATED / "metadata"
+        return files.read_json(path) if path.exists() else None
 
     def __enter__(self) -> "StageCheckpoints":
         return self
@@ -156,23 +195,30 @@ def room_for(state: Any) -> int:
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
     """Turns what TensorStore makes of an error of the system back into `OSError`, with the name of `path`."""
-    before = sys.unraisablehook
-
-    def without_late_writes(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
-    # When one of its writes has failed, Orbax no longer waits for the others, and TensorStore prints a
-    # traceback for each. They may come late: so after a failure the hook stays.
-    sys.unraisablehook = without_late_writes
     try:
-        with files.named(path):
+        with late_errors_unsaid(), files.named(path):
             yield
     except ValueError as error:
         code = re.search(r"os_error_code='(\d+)'", str(error))
         if code is None:
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+
+
+@contextmanager
+def late_errors_unsaid() -> Iterator[None]:
+    """Keeps TensorStore from printing a traceback for each file that it was at when another one failed.
+
+    Orbax does not wait for those after a failure, so they may come late: then the hook stays.
+    """
+    before = sys.unraisablehook
+
+    def without_late_errors(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = without_late_errors
+    yield
     sys.unraisablehook = before
 
 
@@ -180,7 +226,7 @@ def step_directories(directory: Path) -> list[Path]:
     """Lists the folders of the finished steps of a stage, oldest first."""
     if not directory.is_dir():
         return []
-    return sorted((path for path in directory.iterdir() if path.name.isdigit()), key=lambda p: int(p.name))
+    return sorted((path for path in directory.iterdir() if path.name.isdecimal()), key=lambda p: int(p.name))
 
 
 def trained_stages(workdir: Path) -> list[str]:
@@ -188,9 +234,7 @@ def trained_stages(workdir: Path) -> list[str]:
     return [stage for stage in STAGES if step_directories(Path(workdir) / "checkpoints" / stage)]
 
 
-def load_generator(
-    workdir: str | Path, *, stage: str | None = None
-) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+def load_generator(workdir: str | Path, *, stage: str | None = None) -> tuple[nn.Module, Any, dict[str, Any]]:
     """Loads the generator from the newest sound checkpoint of a run.
 
     Args:
@@ -198,11 +242,11 @@ def load_generator(
         stage: "pretrain" or "finetune"; by default the last one that has a checkpoint.
 
     Returns:
-        The run's config as nested dictionaries, the parameters (NumPy arrays), and a description with
+        The Flax model that the run's config describes, its parameters (NumPy arrays), and a description with
         `stage`, `step` and `checkpoint_sha256` (the hash of the list of hashes).
 
     Raises:
-        UserError: no checkpoint, or none that can be trusted.
+        UserError: no checkpoint, none that is whole, or one that train.py did not write.
     """
     root = Path(workdir).resolve()
     stages = trained_stages(root)
@@ -219,13 +263,16 @@ def load_generator(
         if damage is not None:
             console.say(f"checkpoint {step.name} of {directory.name} is passed over: {damage}")
             continue
-        config = json.loads((step / "config" / "metadata").read_text())
+        with refuse_foreign(step):
+            model = build_model(dict(files.read_json(step / "config" / "metadata")["model"]))
+            params = restore_params(step / "state")
+            check_params("its parameters", model, params, remedy=NOT_OURS)
         description = {
             "stage": directory.name,
             "step": int(step.name),
             "checkpoint_sha256": files.sha256(step / SUMS),
         }
-        return config, restore_params(step / "state"), description
+        return model, params, description
     checks.fail(
         f"checkpoints in {directory}",
         expected="at least one whole step",
@@ -234,10 +281,45 @@ def load_generator(
     )
 
 
+@contextmanager
+def refuse_foreign(directory: Path) -> Iterator[None]:
+    """Words what goes wrong with files that are whole, but that train.py did not write, as a `UserError`."""
+    try:
+        with late_errors_unsaid():
+            yield
+    except checks.UserError as error:
+        raise checks.UserError(f"{directory}: {error}") from error
+    except Exception as error:  # Orbax and TensorStore raise errors of many kinds on what they do not know
+        if jax.process_count() > 1:  # it may tell of the death of another process
+            raise
+        first = str(error).partition("\n")[0][:200]
+        checks.fail(
+            str(directory),
+            expected="a checkpoint of train.py",
+            got=f"{type(error).__name__}: {first}" if first else type(error).__name__,
+            remedy=NOT_OURS,
+        )
+
+
 def restore_params(state_directory: Path) -> Any:
-    """Restores the parameters alone, as NumPy arrays, whatever devices they were saved from."""
+    """Restores the parameters alone, as NumPy arrays, whatever devices they were saved from.
+
+    Raises:
+        ValueError: arrays that are much larger than their files, or not of float32.
+        Exception: of many kinds, on damaged files.
+    """
     checkpointer = ocp.PyTreeCheckpointer()
-    saved = checkpointer.metadata(state_directory).item_metadata.tree["params"]
+    metadata = checkpointer.metadata(state_directory).item_metadata
+    if metadata is None:
+        raise ValueError("a list of arrays that is damaged, or does not fit to its files")
+    saved = metadata.tree["params"]
+    leaves = jax.tree.leaves(saved)
+    if any(leaf.dtype != np.float32 for leaf in leaves):
+        raise ValueError("parameters that are not of float32")
+    size = 4 * sum(math.prod(leaf.shape) for leaf in leaves)
+    on_disk = sum(path.stat().st_size for path in state_directory.rglob("*"))
+    if size > max(SIZE_IN_ANY_FILES, EXPANSION_LIMIT * on_disk):
+        raise ValueError(f"{size:,} bytes of parameters in {on_disk:,} bytes of files")
     target = {"params": saved}
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
     restored = checkpointer.restore(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 Entry = TypeVar("Entry")
+LONGEST_GOT = 2000  # characters of what was got, which a file may decide
 
 
 class UserError(ValueError):
@@ -17,7 +18,9 @@ class UserError(ValueError):
 
 def fail(subject: str, *, expected: str, got: object, remedy: str) -> NoReturn:
     """Raises `UserError` with the house's pattern: subject, expected, got, what to change."""
-    raise UserError(f"{subject}: expected {expected}, got {got}; {remedy}.")
+    found = str(got)
+    found = found if len(found) <= LONGEST_GOT else f"{found[:LONGEST_GOT]} ..."
+    raise UserError(f"{subject}: expected {expected}, got {found}; {remedy}.")
 
 
 def check(condition: bool, subject: str, *, expected: str, got: object, remedy: str) -> None:

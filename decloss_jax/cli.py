@@ -6,6 +6,7 @@ A user's mistake is answered with one sentence and exit status 2. Imports stand 
 
 import argparse
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from absl import logging
 
 import decloss_jax
-from decloss_jax import checks, scripts
+from decloss_jax import checks, console, scripts
 from decloss_jax.reproduction.paper import EXPERIMENTS, SCALES
 
 EXAMPLES = {
@@ -40,10 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     logging.set_verbosity(logging.FATAL)  # Orbax reports every file, and an error before it raises it
     scripts.leave_on_sigterm()
+    scripts.read_large_images()
     try:
         return options.run(options)
     except checks.UserError as error:
-        print(f"decloss_jax {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        console.say(f"decloss_jax {options.command}: {' '.join(str(error).split())}")
         return 2
     except KeyboardInterrupt:
         print(f"decloss_jax {options.command}: interrupted", file=sys.stderr)
@@ -155,7 +157,7 @@ def upscale(options: argparse.Namespace) -> int:
         model, params, line = interpolate_networks(options.interpolate, options.res_scale)
     else:
         model, params, line = load_network(options.weights, options.res_scale)
-    print(line, file=sys.stderr)
+    console.say(line)
     tile, overlap = inference.choose_tiles(model, options.tile, options.overlap, jax.local_devices())
     network = functools.partial(
         inference.upscale,
@@ -174,7 +176,7 @@ def upscale(options: argparse.Namespace) -> int:
         overwrite=options.overwrite,
     )
     for problem in problems:
-        print(f"decloss_jax upscale: {' '.join(problem.split())}", file=sys.stderr)
+        console.say(f"decloss_jax upscale: {' '.join(problem.split())}")
     return 2 if problems else 0
 
 
@@ -185,7 +187,7 @@ def convert(options: argparse.Namespace) -> int:
     check_new(options.output, options.overwrite)
     model, params, line = load_network(options.input, options.res_scale)
     save_generator(options.output, model, params)
-    print(f"{line} -> {options.output}")
+    print(console.printable(f"{line} -> {options.output}"))
     return 0
 
 
@@ -195,8 +197,8 @@ def check_data(options: argparse.Namespace) -> int:
 
     report = check_data(options.roots)
     for finding in report.findings:
-        print(finding)
-    print(report.summary(), file=sys.stderr)
+        print(console.printable(finding))
+    console.say(report.summary())
     return 1 if report.findings else 0
 
 
@@ -208,7 +210,7 @@ def compare_torch(options: argparse.Namespace) -> int:
     network = None
     if options.weights is not None:
         model, params, line = load_network(options.weights, options.res_scale)
-        print(line)
+        print(console.printable(line))
         network = (model, params)
     return 0 if compare(network) else 1
 
@@ -218,7 +220,7 @@ def plot(options: argparse.Namespace) -> int:
     from decloss_jax.plots import draw_runs
 
     for path in draw_runs(options.workdirs, options.out or options.workdirs[0] / "plots"):
-        print(path)
+        print(console.printable(path))
     return 0
 
 
@@ -231,7 +233,7 @@ def report(options: argparse.Namespace) -> int:
     found = [folder for run in options.runs for folder in find_evaluations(run)]
     folders = {folder.resolve(): folder for folder in found}  # given twice, it is still one
     compare(list(folders.values()), options.out, roots=options.data.split(",") if options.data else ())
-    print(f"{len(folders)} evaluation{'s' if len(folders) != 1 else ''} -> {options.out}")
+    print(console.printable(f"{len(folders)} evaluation{'s' if len(folders) != 1 else ''} -> {options.out}"))
     return 0
 
 
@@ -300,7 +302,7 @@ def parse_interpolation(text: str) -> tuple[Path, Path, float]:
 def check_new(path: Path, overwrite: bool) -> None:
     """Raises `UserError` for a file that is there already, unless it may be replaced."""
     checks.check(
-        overwrite or not path.exists(),
+        overwrite or not os.path.lexists(path),
         str(path),
         expected="a new file",
         got="an existing one",
@@ -312,7 +314,6 @@ def load_network(path: Path, res_scale: float | None) -> tuple[Any, Any, str]:
     """Loads a weights file or a run's newest checkpoint; returns model, parameters and a line on them."""
     if path.is_dir():
         from decloss_jax import checkpoint
-        from decloss_jax.models import build_model
 
         checks.check(
             res_scale is None,
@@ -321,12 +322,8 @@ def load_network(path: Path, res_scale: float | None) -> tuple[Any, Any, str]:
             got=res_scale,
             remedy="leave it out",
         )
-        config, params, description = checkpoint.load_generator(path)
-        return (
-            build_model(config["model"]),
-            params,
-            f"{path}: {description['stage']}, step {description['step']}",
-        )
+        model, params, description = checkpoint.load_generator(path)
+        return model, params, f"{path}: {description['stage']}, step {description['step']}"
 
     from decloss_jax.weights import describe, load_generator
 

@@ -10,7 +10,19 @@ PLAIN_LINE_SECONDS = 10.0
 
 def say(text: str) -> None:
     """Prints one line to standard error, where it does not mix with results."""
-    print(text, file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: object) -> str:
+    """Returns a text as a line that does nothing to a terminal, whoever chose the names in it.
+
+    Line ends, control sequences, marks that turn the direction of writing, and bytes of file names that are
+    no text become escapes such as \\x1b.
+    """
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def duration(seconds: float) -> str:
@@ -20,7 +32,9 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def progress(title: str, total: int, *, done: int = 0, unit: str = "step") -> Iterator[Callable[..., None]]:
+def progress(
+    title: str, total: int, *, done: int = 0, unit: str = "step", silent: bool = False
+) -> Iterator[Callable[..., None]]:
     """Shows how far work has come, with its rate and the time left.
 
     Args:
@@ -28,12 +42,13 @@ def progress(title: str, total: int, *, done: int = 0, unit: str = "step") -> It
         total: number of units in all.
         done: units done before, by an earlier process.
         unit: the name of a unit, in the singular.
+        silent: show nothing (for all processes but one).
 
     Yields:
         A function `advance(note="", count=1)`, to be called after each unit, or after `count` of them; the
         note is shown beside the numbers.
     """
-    show = _bar if sys.stderr.isatty() else _lines
+    show = _nothing if silent else _bar if sys.stderr.isatty() else _lines
     with show(title, total, done, unit) as advance:
         yield advance
 
@@ -41,6 +56,11 @@ def progress(title: str, total: int, *, done: int = 0, unit: str = "step") -> It
 def _rate(units: int, start: float, unit: str) -> str:
     value = units / (time.monotonic() - start)
     return f"{value:,.{0 if value >= 100 else 2}f} {unit}/s"
+
+
+@contextmanager
+def _nothing(title: str, total: int, done: int, unit: str) -> Iterator[Callable[..., None]]:
+    yield lambda note="", count=1: None
 
 
 @contextmanager
@@ -64,7 +84,7 @@ def _bar(title: str, total: int, done: int, unit: str) -> Iterator[Callable[...,
             nonlocal new, latest_note
             new += count
             latest_note = note or latest_note
-            bar.update(task, advance=count, rate=_rate(new, start, unit), note=latest_note)
+            bar.update(task, advance=count, rate=_rate(new, start, unit), note=printable(latest_note))
 
         yield advance
 

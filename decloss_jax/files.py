@@ -1,15 +1,20 @@
 """Files that are whole or not there at all, and folders that one process at a time writes into."""
 
+import errno
 import fcntl
 import hashlib
+import json
+import math
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
-LONGEST_NAME = 200  # bytes of a temporary file's name before what makes it unique; 255 is the system's limit
+LONGEST_NAME = 200  # bytes of a name that is to become part of a file's; 255 is the system's limit
+TEXT_LIMIT = 2**23  # bytes of a file of JSON or CSV, which takes up to fifty times as much memory
 TEMPORARY_LETTERS = 8  # that tempfile.mkstemp appends
 
 
@@ -20,8 +25,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Its folder is made when missing. When something goes wrong inside, nothing is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.name.encode()[:LONGEST_NAME].decode(errors="ignore")
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{shorten(path.name)}.")
     try:
         os.close(descriptor)
         with named(path), open(temporary, "w+b") as file:
@@ -33,6 +37,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def shorten(name: str) -> str:
+    """Cuts a name to `LONGEST_NAME` bytes, all of them text, so that a file's name has room for more."""
+    return os.fsencode(name)[:LONGEST_NAME].decode(errors="ignore")
 
 
 def remove_abandoned(folder: Path, names: str = "*") -> None:
@@ -69,6 +78,41 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Writes `content` to `path`, whole or not at all (`replacing`)."""
     with replacing(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def regular(path: Path, limit: float = math.inf) -> Path:
+    """Returns the path of a file whose reading comes to an end; strangers' folders may hold other things.
+
+    Raises:
+        OSError: no such file, a pipe or a device, or a file of more than `limit` bytes.
+    """
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise OSError(errno.EINVAL, "a pipe or a device", str(path))
+    if status.st_size > limit:
+        raise OSError(errno.EFBIG, f"more than {limit:,} bytes", str(path))
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads an object from a JSON file that anybody may have written.
+
+    Raises:
+        OSError: from `regular`, or from the system.
+        ValueError: another text than JSON (which has no NaN), one nested too deeply, or no object.
+    """
+
+    def refuse_constant(constant: str) -> NoReturn:
+        raise ValueError(f"{constant}, which is not JSON")
+
+    try:
+        record = json.loads(regular(path, TEXT_LIMIT).read_text("utf-8"), parse_constant=refuse_constant)
+        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair cannot be written on a page
+    except RecursionError as error:
+        raise ValueError("too many brackets in one another") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{json.dumps(record)[:100]}, which is no object")
+    return record
 
 
 def sha256(path: Path) -> str:

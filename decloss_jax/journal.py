@@ -49,7 +49,7 @@ class Journal:
         for folder, names in ((workdir, "*.json*"), (self._samples, "*.png")):
             files.remove_abandoned(folder, names)
         self._path = path = workdir / "journal.jsonl"
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        lines = files.regular(path).read_text(errors="replace").splitlines() if path.exists() else []
         kept = lines[:1] or [json.dumps(header)]
         kept += [line for line in lines[1:] if step_of(line) <= step]
         files.write_atomically(path, "".join(line + "\n" for line in kept))
@@ -71,7 +71,7 @@ class Journal:
         """Writes an image, uint8 [H,W,3], to samples/STEP_NAME.png, and for TensorBoard."""
         if self._silent:
             return
-        name = name.replace("/", "_")
+        name = files.shorten(name.replace("/", "_"))
         with files.replacing(self._samples / f"{step:08d}_{name}.png") as file:
             Image.fromarray(image).save(file, "PNG")
         self._events.image(step, f"samples/{name}", image)
@@ -136,10 +136,10 @@ class Events:
 
 def summary(workdir: Path) -> str:
     """Says in one line what a finished run has reached, and where everything lies."""
-    _, records = read(workdir)
+    records = [record for record in read(workdir)[1] if isinstance(record.get("stage"), str)]
     ends = {record["stage"]: record["step"] for record in records}
     parts = ["done: " + ", ".join(f"{stage} to step {step}" for stage, step in ends.items())]
-    measured = [record for record in records if "validation/psnr_y" in record]
+    measured = [record for record in records if isinstance(record.get("validation/psnr_y"), float)]
     if measured:
         best = max(measured, key=lambda record: record["validation/psnr_y"])
         value, step, stage = (best[name] for name in ("validation/psnr_y", "step", "stage"))
@@ -157,6 +157,19 @@ def step_of(line: str) -> float:
 
 
 def read(workdir: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Reads a run's journal: its header and its records, oldest first; without lines that a crash cut off."""
-    first, *lines = (Path(workdir) / "journal.jsonl").read_text(errors="replace").splitlines()
-    return json.loads(first), [json.loads(line) for line in lines if math.isfinite(step_of(line))]
+    """Reads a run's journal: its header and its records, oldest first; without lines that a crash cut off.
+
+    A header that is damaged is empty.
+    """
+    path = files.regular(Path(workdir) / "journal.jsonl")
+    first, *lines = path.read_text(errors="replace").splitlines()
+    return header_of(first), [json.loads(line) for line in lines if math.isfinite(step_of(line))]
+
+
+def header_of(line: str) -> dict[str, Any]:
+    """Returns what the first line of a journal holds; nothing of one that was cut off or garbled."""
+    try:
+        header = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return header if isinstance(header, dict) else {}

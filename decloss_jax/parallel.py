@@ -1,15 +1,21 @@
-"""One mesh axis, "data", over all devices: batches are split along N, everything else is on every device."""
+"""One mesh axis, "data", over all devices: batches are split along N, everything else is on every device.
 
+With several processes, each has its own devices and its own share of the batch, and all run the same program:
+what they decide must be decided alike, hence `check_agreement` and `any_process`.
+"""
+
+import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from decloss_jax import checks
+from decloss_jax import checks, console
 
 DATA_AXIS = "data"
 
@@ -74,8 +80,55 @@ def local_copy(tree):
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
-def any_process(flag: bool) -> bool:
-    """Tells whether `flag` holds on any process; all of them must ask at the same time."""
+def is_first_process() -> bool:
+    """Tells whether this is process 0, the one that writes and speaks for all."""
+    return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Prints one line for all processes."""
+    if is_first_process():
+        console.say(text)
+
+
+def wait_for_all(place: str) -> None:
+    """Waits until all processes have come to this place; its name has to be the same on all."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(place)
+
+
+def any_process(mesh: Mesh, *, delay: int) -> Callable[[bool], bool]:
+    """Makes the question whether something holds on any process; all of them must ask equally often.
+
+    Args:
+        mesh: all devices of all processes.
+        delay: with several processes, the answer is that to the question so many times before (at first,
+            no), so that nobody waits for it. One process answers itself at once.
+    """
     if jax.process_count() == 1:
-        return flag
-    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+        return lambda flag: flag
+    join = jax.jit(jnp.any, out_shardings=replicated(mesh))
+    answers: deque[jax.Array] = deque()
+
+    def ask(flag: bool) -> bool:
+        flags = np.full(jax.local_device_count(), flag)
+        answers.append(join(jax.make_array_from_process_local_data(batch_sharding(mesh), flags)))
+        return len(answers) > delay and bool(answers.popleft())
+
+    return ask
+
+
+def check_agreement(subject: str, value: object, remedy: str) -> None:
+    """Raises `UserError`, on every process, unless all have the same `value`, compared by its `repr`."""
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(repr(value).encode()).digest(), np.uint8)
+    digests = multihost_utils.process_allgather(digest)
+    others = [index for index, other in enumerate(digests) if (other != digests[0]).any()]
+    checks.check(
+        not others,
+        subject,
+        expected="the same on all processes",
+        got=f"another on process {others[0] if others else 0} than on process 0",
+        remedy=remedy,
+    )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from decloss_jax import checks, files, journal
+from decloss_jax.console import printable
 
 PANEL_SIZE = (5.0, 3.2)  # inches
 MARKERS_UNTIL = 40  # points of a curve; longer ones are lines alone
@@ -16,6 +17,10 @@ HOURS_FROM = 120  # minutes; shorter runs are drawn against minutes
 # The pictures, and which fields of the journal each one shows, a row of panels for each field.
 PICTURES = {"losses": ("loss/",), "learning_rate": ("learning_rate",), "validation": ("validation/",)}
 LOG_SCALED = "loss/"  # losses fall over orders of magnitude
+
+# Of a journal that anybody may have written; a run has two stages and about twenty fields.
+MOST_FIELDS, MOST_STAGES = 100, 100
+LONGEST_LABEL = 100  # characters
 
 
 @dataclass(frozen=True)
@@ -80,14 +85,26 @@ def read_curves(workdir: Path) -> Curves:
     try:
         header, records = journal.read(workdir)
         steps = np.asarray([float(record["step"]) for record in records])
-        batch = header["config"]["batch_size"]
+        batch = float(header["config"]["batch_size"])
         fields = dict.fromkeys(
             name for record in records for name, value in record.items() if isinstance(value, float)
         )
+        if len(fields) > MOST_FIELDS:
+            raise ValueError(f"{len(fields):,} fields")
         values = {name: column(records, name) for name in fields}
         stages = [i for i, line in enumerate(records) if i == 0 or line["stage"] != records[i - 1]["stage"]]
+        if len(stages) > MOST_STAGES:
+            raise ValueError(f"{len(stages):,} stages")
         minutes = minutes_of(steps, column(records, "images_per_second"), batch)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         checks.fail(
             f"journal of {workdir}",
             expected="the journal.jsonl of a run of train.py",
@@ -111,7 +128,7 @@ def column(records: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     return np.asarray([float(record.get(name, np.nan)) for record in records])
 
 
-def minutes_of(steps: np.ndarray, images_per_second: np.ndarray, batch_size: int) -> np.ndarray:
+def minutes_of(steps: np.ndarray, images_per_second: np.ndarray, batch_size: float) -> np.ndarray:
     """Returns the minutes of training until each line: the sum of steps times images over images per second.
 
     A line without a speed counts with that of the line before. A journal that begins in the middle of a run,
@@ -124,7 +141,8 @@ def minutes_of(steps: np.ndarray, images_per_second: np.ndarray, batch_size: int
     begin = max(0.0, 2 * steps[0] - steps[1]) if len(steps) > 1 else 0.0
     speeds[speeds <= 0] = np.nan
     done = np.diff(steps, prepend=begin)
-    return np.cumsum(np.nan_to_num(done * batch_size / speeds)) / 60
+    with np.errstate(over="ignore"):
+        return np.cumsum(np.nan_to_num(done * batch_size / speeds)) / 60
 
 
 def draw_picture(runs: Sequence[Curves], fields: Sequence[str], path: Path) -> Path:
@@ -169,7 +187,7 @@ def draw_picture(runs: Sequence[Curves], fields: Sequence[str], path: Path) -> P
 
 def plain(text: str) -> str:
     """Returns a text that Matplotlib shows as it is: no formula between dollars, no label hidden by "_"."""
-    text = text.replace("$", r"\$")
+    text = printable(text)[:LONGEST_LABEL].replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 

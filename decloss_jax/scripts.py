@@ -4,13 +4,15 @@ import os
 import runpy
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from absl import app, flags, logging
 
-from decloss_jax import checks
+from decloss_jax import checks, console, processes
 from decloss_jax.configuration import flatten
 
 INTERRUPTED = 130  # the shell's status of a command that Ctrl-C ended
@@ -28,20 +30,51 @@ def run(main: Callable[[list[str]], int | None], *, resumes: bool = False) -> No
     """
 
     def guarded(arguments: list[str]) -> int | None:
+        read_large_images()
         try:
             return main(arguments)
-        except checks.UserError as error:
-            return complain(error)
-        except KeyboardInterrupt:
-            print(f"{Path(sys.argv[0]).name}: interrupted", file=sys.stderr)
-            return INTERRUPTED
-        except Terminated:
-            if not resumes:
-                raise
-            return report_stop("stopped; the same command goes on from there")
+        except BaseException as error:
+            if not processes.has_joined():
+                return answer(error, resumes=resumes)
+            leave_the_others(error, resumes=resumes)
 
     leave_on_sigterm()
     app.run(guarded, flags_parser=parse_flags)
+
+
+def answer(error: BaseException, *, resumes: bool) -> int:
+    """Says in one sentence what ended a script; returns the exit status. What is a bug is raised again."""
+    if isinstance(error, checks.UserError):
+        return complain(error)
+    if isinstance(error, KeyboardInterrupt):
+        return complain("interrupted", status=INTERRUPTED)
+    if isinstance(error, Terminated) and resumes:
+        return report_stop("stopped; the same command goes on from there")
+    raise error
+
+
+def leave_the_others(error: BaseException, *, resumes: bool) -> NoReturn:
+    """Ends this one of several processes at once, so that the others notice and end, too.
+
+    An orderly end would wait for them, while they wait for this one.
+    """
+    try:
+        status = answer(error, resumes=resumes)
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else 1
+    except Exception:
+        if processes.comes_of_a_death(error):
+            reason = str(error).strip().partition("\n")[0]
+            complain(
+                f"another process of this run has ended or cannot be reached ({reason}); see what it said, "
+                "and start all again: they go on from the last checkpoint"
+            )
+        else:
+            traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def leave_on_sigterm() -> None:
@@ -53,17 +86,23 @@ def leave_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
+def read_large_images() -> None:
+    """Sets the limit of what is read from an image file to the package's own (`data.images`)."""
+    from decloss_jax.data.images import accept_large_images
+
+    accept_large_images()
+
+
 def report_stop(message: object, *, by_keyboard: bool = False) -> int:
     """Says that a run was stopped and how it goes on; returns the exit status."""
-    print(message, file=sys.stderr)
+    console.say(str(message))
     return INTERRUPTED if by_keyboard else 0
 
 
-def complain(error: Exception) -> int:
-    """Prints the error as one line; returns the exit status."""
-    text = " ".join(str(error).split())
-    print(f"{Path(sys.argv[0]).name}: {text}", file=sys.stderr)
-    return 2
+def complain(message: object, *, status: int = 2) -> int:
+    """Prints an error as one line; returns the exit status."""
+    console.say(f"{Path(sys.argv[0]).name}: {' '.join(str(message).split())}")
+    return status
 
 
 def parse_flags(arguments: list[str]) -> list[str]:
@@ -121,7 +160,15 @@ def check_config_arguments(arguments: list[str]) -> None:
         got="none",
         remedy="choose a file of configs/",
     )
-    fields = flatten(namespace["get_config"]().to_dict())
+    config = namespace["get_config"]()
+    checks.check(
+        hasattr(config, "to_dict"),
+        str(path),
+        expected="a get_config() that returns a ConfigDict",
+        got=f"{type(config).__name__}",
+        remedy="begin as the files in configs/ do",
+    )
+    fields = flatten(config.to_dict())
     for name in names:
         if name.startswith("config."):
             field = name.removeprefix("config.")

@@ -75,7 +75,7 @@ def upscale_files(
     problems: list[str | None] = []
     plan = plan_files(source, target, ending)
     for folder in dict.fromkeys(goal.parent for _, goal in plan):
-        check_place(folder)
+        check_place(folder, target if source.is_dir() else folder)
     for path, goal in plan:
         try:
             jobs.append(Job(path, goal, check_job(path, goal, scale, overwrite)))
@@ -135,14 +135,18 @@ def plan_files(source: Path, target: Path, ending: str | None) -> list[tuple[Pat
         for path in source.rglob("*")
         if path.suffix.lower() in IMAGE_SUFFIXES
         and not any(part.startswith(".") for part in path.relative_to(source).parts)
-        and path.is_file()
-        and (inside == source.resolve() or inside not in path.resolve().parents)
+        and not path.is_dir()
+        and (inside == source.resolve() or inside not in Path(os.path.realpath(path)).parents)
     )
     checks.check(
         bool(found),
         str(source),
         expected=f"a picture, or a folder of them ({', '.join(IMAGE_SUFFIXES)})",
-        got="no picture" if source.is_dir() else "no such file or folder",
+        got="no picture"
+        if source.is_dir()
+        else "a pipe or a device"
+        if source.exists()
+        else "no such file or folder",
         remedy="check the path",
     )
     plan: dict[Path, Path] = {}
@@ -160,8 +164,15 @@ def plan_files(source: Path, target: Path, ending: str | None) -> list[tuple[Pat
     return [(path, goal) for goal, path in plan.items()]
 
 
-def check_place(folder: Path) -> None:
-    """Raises `UserError` unless a folder is there, or can be made, and can be written to."""
+def check_place(folder: Path, root: Path) -> None:
+    """Raises `UserError` unless a folder is there, or can be made, can be written to, and lies in `root`."""
+    checks.check(
+        Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root)),
+        str(folder),
+        expected=f"a folder in {root}",
+        got=f"a link to {os.path.realpath(folder)}",
+        remedy="take the link away, or write there directly",
+    )
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     checks.check(
         there.is_dir() and os.access(there, os.W_OK),
@@ -179,7 +190,7 @@ def check_job(source: Path, target: Path, scale: int, overwrite: bool) -> Size:
         UserError: the target exists or cannot hold the picture, or the picture's header cannot be read.
     """
     checks.check(
-        overwrite or not target.exists(),
+        overwrite or not os.path.lexists(target),
         str(target),
         expected="a new file",
         got="an existing one",

@@ -13,13 +13,26 @@ MODULES = sorted(path.relative_to(REPOSITORY) for path in PACKAGE.rglob("*.py"))
 TIERS = (
     {"checks", "configuration"},
     {"console", "files", "ops"},
-    {"models", "losses", "metrics", "data", "parallel", "checkpoint", "journal", "weights", "report"},
+    {
+        "models",
+        "losses",
+        "metrics",
+        "data",
+        "parallel",
+        "processes",
+        "checkpoint",
+        "journal",
+        "weights",
+        "report",
+    },
     {"training", "evaluation", "inference", "upscaling", "plots"},
     {"cli", "__main__", "scripts", "compare_torch", "reproduction"},
 )
 SIBLINGS = {
     ("console", "files"),
+    ("checkpoint", "parallel"),
     ("weights", "models"),  # a file of weights says which network it is of
+    ("checkpoint", "models"),  # and so does a checkpoint
     ("training", "inference"),  # validation measures whole images
     ("evaluation", "inference"),
     ("cli", "compare_torch"),

@@ -13,7 +13,7 @@ from decloss_jax.training.state import abstract_state, draw_params, start_stage
 
 MODEL = EDSR(features=4, blocks=1)
 OPTIMIZER = build_optimizer({"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8})
-CONFIG = {"model": {"name": "edsr", "growth": None}}
+CONFIG = {"model": {"name": "edsr", "features": 4, "blocks": 1, "growth": None}}
 
 
 def a_state(mesh, step=0):
@@ -103,8 +103,8 @@ def test_damaged_steps_are_noticed_and_the_one_before_is_used(tmp_path, damage, 
 def test_load_generator_reads_the_last_stage_or_the_one_asked_for(tmp_path):
     save_steps(tmp_path, {3: 1.0})
     save_steps(tmp_path, {5: 1.0}, stage="finetune")
-    config, params, description = load_generator(tmp_path)
-    assert config == CONFIG
+    model, params, description = load_generator(tmp_path)
+    assert model == MODEL
     assert (description["stage"], description["step"]) == ("finetune", 5)
     assert jax.tree.structure(params) == jax.tree.structure(draw_params(MODEL, 0))
     assert {type(leaf) for leaf in jax.tree.leaves(params)} == {np.ndarray}

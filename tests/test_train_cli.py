@@ -227,7 +227,7 @@ def test_train_stops_at_a_loss_that_is_not_finite(tmp_path):
         (["--config.decloss.tile_size=0"], ["tile_size"]),
         (["--config.pretrain.schedule=cosin"], ["pretrain.schedule", "nearest: cosine"]),
         (["--config.model.dtype=float33"], ["model.dtype"]),
-        (["--config.model.features=0"], ["model.features", "1 or more"]),
+        (["--config.model.features=0"], ["model.features", "1 to 4096"]),
         (["--config.adam_b1=1.5"], ["adam_b1"]),
         (["--config.seed=-1"], ["seed", "0 to 4294967295"]),
         (["--config.validation_images=-1"], ["validation_images"]),

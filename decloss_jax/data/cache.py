@@ -21,7 +21,7 @@ import numpy as np
 from decloss_jax import checks, console
 from decloss_jax.data.images import DECODERS
 from decloss_jax.data.pairs import ImagePair
-from decloss_jax.files import locked, remove_abandoned, write_atomically
+from decloss_jax.files import locked, regular, remove_abandoned, write_atomically
 
 FORMAT = 1  # raise it when images are decoded, or LR images made, in another way
 PROGRESS_FROM = 50  # pairs to decode; fewer take seconds
@@ -129,7 +129,7 @@ def open_pair(low_file: Path, hr_file: Path) -> tuple[DecodedImage, DecodedImage
 
 def open_decoded(file: Path) -> DecodedImage:
     """Opens an image of the cache; raises an error of any kind where there is none, or a damaged one."""
-    image = np.load(file, mmap_mode="r")
+    image = np.load(regular(file), mmap_mode="r", allow_pickle=False)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"{file} holds {image.dtype} {image.shape}")
     return DecodedImage(file, image.offset, image.shape)

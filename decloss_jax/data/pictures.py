@@ -99,13 +99,15 @@ def read_picture(path: Path) -> Picture:
     """
     with refuse_unreadable(str(path)):
         with open_image(path) as image:
-            frames = getattr(image, "n_frames", 1) if image.format in PAGED_FORMATS else 1
+            # Not their number: a TIFF may have a million.
+            several = image.format in PAGED_FORMATS and getattr(image, "is_animated", False)
             gray, profile = image.mode in GRAY_MODES, image.info.get("icc_profile")
-            exif = read_exif(image, path)
+        checks.check(
+            not several, str(path), expected="one picture", got="several frames", remedy="split the file"
+        )
         pixels = decode_pixels(path)
-    checks.check(
-        frames == 1, str(path), expected="one picture", got=f"{frames} frames", remedy="split the file"
-    )
+        with open_image(path) as image:
+            exif = read_exif(image, path)
     alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
     return Picture(pixels[..., :3], alpha, gray, profile, exif)
 

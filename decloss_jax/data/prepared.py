@@ -1,19 +1,25 @@
 """Reads data sets that TensorFlow Datasets has prepared, such as div2k/bicubic_x4, without TensorFlow."""
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from decloss_jax import checks
-from decloss_jax.data.images import count_pixels, decode_image
+from decloss_jax import checks, files
+from decloss_jax.data.images import count_pixels, decode_image, refuse_unreadable
 from decloss_jax.data.pairs import ImagePair
 
 DESCRIPTION_FILE = "dataset_info.json"  # marks the folder of a prepared version
 HR_FEATURES = ("hr", "image")  # div2k's name, and that of data sets of single images
 LOW_FEATURE = "lr"
+FEATURES_FILE = "features.json"
+FEATURE_CLASSES = "tensorflow_datasets.core.features."  # all others would be imported, and so run
+CLASS_KEYS = ("type", "pythonClassName", "python_class_name")  # under which features.json names them
+SMALLEST_RECORD = 16  # bytes; fewer are no images
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,9 @@ class Record:
 
     def read(self) -> tuple[io.BytesIO, str]:
         """Reads the encoded image; returns it with what to call it in errors."""
-        content = self.records[self.index][self.feature]
-        return io.BytesIO(content), f"{self.feature} of record {self.index} in {self.version_folder}"
+        name = f"{self.feature} of record {self.index} in {self.version_folder}"
+        with refuse_unreadable(name):
+            return io.BytesIO(self.records[self.index][self.feature]), name
 
     def identity(self) -> str:
         # TFDS never changes a prepared version: preparing anew writes its description anew.
@@ -54,13 +61,15 @@ def find_records(root: Path, *, scale: int, split: str, archives: str = "") -> l
         archives: folder of DIV2K's .zip files, from which it is prepared when missing.
 
     Raises:
-        UserError: no prepared data set there, or not in the array_record format, or without HR images; or
-            see `tfds_div2k.prepare`.
+        UserError: no prepared data set there, a damaged one, one not in the array_record format, or without
+            HR images; or see `tfds_div2k.prepare`.
     """
     import tensorflow_datasets as tfds
 
     folder = find_version_folder(root, scale, archives)
-    builder = tfds.builder_from_directory(folder)
+    with refuse_foreign(folder):
+        check_classes(folder)
+        builder = tfds.builder_from_directory(folder)
     if split not in builder.info.splits and split == "validation":
         return []
     checks.look_up(builder.info.splits, split, f"split of {folder}")
@@ -84,7 +93,9 @@ def find_records(root: Path, *, scale: int, split: str, archives: str = "") -> l
         )
     # Without TFDS's decoders: `decode_image` knows alpha, orientation and 16 bits.
     decoders = {name: tfds.decode.SkipDecoding() for name in (hr_feature, low_feature) if name}
-    records = builder.as_data_source(split=split, decoders=decoders)
+    with refuse_foreign(folder):
+        check_files(folder, builder.info.splits[split])
+        records = builder.as_data_source(split=split, decoders=decoders)
 
     def image(index: int, feature: str) -> Record:
         return Record(folder, split, index, feature, records)
@@ -97,6 +108,47 @@ def find_records(root: Path, *, scale: int, split: str, archives: str = "") -> l
         )
         for index in range(len(records))
     ]
+
+
+@contextmanager
+def refuse_foreign(folder: Path) -> Iterator[None]:
+    """Words what goes wrong inside TFDS as a `UserError` about the data set."""
+    try:
+        yield
+    except Exception as error:  # TFDS raises errors of many kinds on damaged descriptions
+        first = str(error).partition("\n")[0][:200]
+        checks.fail(
+            f"data set in {folder}",
+            expected="one that TFDS has prepared",
+            got=f"{type(error).__name__}: {first}" if first else type(error).__name__,
+            remedy="prepare it again, or unpack the images and use data.source = 'folder'",
+        )
+
+
+def check_classes(folder: Path) -> None:
+    """Raises an error unless the description is JSON and names none but TFDS's own classes of features.
+
+    TFDS imports the module of every class that features.json names.
+    """
+    files.read_json(folder / DESCRIPTION_FILE)
+    waiting: list[Any] = [files.read_json(folder / FEATURES_FILE)]
+    while waiting:
+        entry = waiting.pop()
+        if isinstance(entry, dict):
+            for name in (entry.get(key) for key in CLASS_KEYS):
+                if isinstance(name, str) and not name.startswith(FEATURE_CLASSES):
+                    raise ValueError(f"a feature of the class {name!r} (which was not imported)")
+        waiting += entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else []
+
+
+def check_files(folder: Path, split: Any) -> None:
+    """Raises an error unless a split's files lie in the folder and can hold as many records as are said."""
+    paths = [Path(path) for path in split.filepaths]
+    if any(path.parent.resolve() != folder.resolve() or path.is_symlink() for path in paths):
+        raise ValueError("files that are links, or outside of its folder")
+    size = sum(files.regular(path).stat().st_size for path in paths)
+    if split.num_examples * SMALLEST_RECORD > size:
+        raise ValueError(f"{split.num_examples:,} records in {size:,} bytes")
 
 
 def find_version_folder(root: Path, scale: int, archives: str) -> Path:

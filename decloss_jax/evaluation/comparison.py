@@ -71,7 +71,8 @@ def find_pairs(
 ) -> dict[str, dict[str, ImagePair]]:
     """Finds the images of the data sets: in `roots`, or where they lay when they were evaluated.
 
-    A set that is no longer there is told, and left out; one of `roots` must be there.
+    A set that is no longer there is told, and left out; one of `roots` must be there. Where images are taken
+    from is told too: a stranger's evaluation may name any folder, and the page then shows what lies there.
     """
     scale, wanted = evaluations[0].scale, datasets_of(evaluations)
     sets = open_sets(roots, scale, field) if roots else []
@@ -87,6 +88,7 @@ def find_pairs(
         for root in dict.fromkeys(e.datasets[name].root for e in evaluations if name in e.datasets):
             try:
                 sets += [replace(each, name=name) for each in open_sets([root], scale, f"folder of {name}")]
+                console.say(f"HR images of {name}: {root}")
                 break
             except (ValueError, OSError, RuntimeError) as error:  # the text may be no path at all
                 console.say(f"without HR images of {name}: {error}")

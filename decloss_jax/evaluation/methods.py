@@ -13,7 +13,6 @@ from decloss_jax import checks, console
 from decloss_jax.checkpoint import load_generator as load_checkpoint
 from decloss_jax.checkpoint import trained_stages
 from decloss_jax.inference import on_local_devices, upscale
-from decloss_jax.models import build_model
 from decloss_jax.ops.padding import Size
 from decloss_jax.ops.resize import bicubic_upscale
 from decloss_jax.weights import describe
@@ -130,10 +129,10 @@ def from_workdir(workdir: str, stage: str | None) -> list[Method]:
     stages = trained_stages(Path(workdir)) if stage == "all" else [stage]
     methods = []
     for each in stages or [None]:
-        config, params, description = load_checkpoint(workdir, stage=each)
+        model, params, description = load_checkpoint(workdir, stage=each)
         name = f"{Path(workdir).resolve().name}-{description['stage']}"
         sha256 = description["checkpoint_sha256"]
-        methods.append(from_generator(name, build_model(config["model"]), params, sha256, description))
+        methods.append(from_generator(name, model, params, sha256, description))
     return methods
 
 

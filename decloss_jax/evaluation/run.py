@@ -13,7 +13,7 @@ from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.photographs import find_photographs
 from decloss_jax.evaluation.conventions import Protocol
 from decloss_jax.evaluation.methods import Method
-from decloss_jax.evaluation.output import PICTURES, Result, folder_that_appears, write_method
+from decloss_jax.evaluation.output import FILES, PICTURES, Result, folder_that_appears, write_method
 from decloss_jax.evaluation.page import make_table, write_page
 from decloss_jax.evaluation.saved import read_evaluation
 from decloss_jax.metrics import METRICS
@@ -52,6 +52,7 @@ def run(methods: Sequence[Method], roots: Sequence[str], out: str | Path, protoc
         UserError: a set that is missing, empty or damaged, or an `out` that holds something else.
     """
     sets = open_sets(roots, methods[0].scale)
+    check_names(methods, sets)
     lows = {each.name: "given" if each.pairs[0].low else "made by MATLAB's bicubic" for each in sets}
     steps = sum(len(each.pairs) for each in sets) * len(methods) * (1 + len(protocol.metrics))
     results: list[Result] = []
@@ -106,6 +107,28 @@ def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[I
         )
         sets.append(ImageSet(name, pairs, place))
     return sets
+
+
+def check_names(methods: Sequence[Method], sets: Sequence[ImageSet]) -> None:
+    """Raises `UserError` for a name that is no text, or for a method's that its folder cannot have."""
+    taken = {".", "..", PICTURES} | FILES
+    for name in [method.name for method in methods]:
+        checks.check(
+            name not in taken,
+            "name of a method",
+            expected="one that a folder of the evaluation can have",
+            got=repr(name),
+            remedy="rename the file of weights",
+        )
+    images = [name for each in sets for name in (each.name, *(pair.name for pair in each.pairs))]
+    for name in [*(method.name for method in methods), *images]:
+        checks.check(
+            name.encode(errors="ignore").decode() == name,
+            "name of a file",
+            expected="text in UTF-8",
+            got=ascii(name),
+            remedy="rename it",
+        )
 
 
 def pairs_by_name(sets: Sequence[ImageSet]) -> dict[str, dict[str, ImagePair]]:

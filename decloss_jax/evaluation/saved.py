@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from decloss_jax import checks
+from decloss_jax import checks, files
 from decloss_jax.metrics import METRICS
 
 LARGEST_VALUE = 1e6  # no metric comes near it
+LONGEST_NAME = 251  # bytes; with an ending, the system's limit
 KINDS = {dict: "an object", str: "a text", int: "a whole number"}
 
 
@@ -110,26 +111,18 @@ def read_set(name: str, values: Any, rows: Mapping[str, Any], low: str, root: st
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads an object from a JSON file; NaN and Infinity, which JSON does not have, are refused."""
-
-    def refuse_constant(constant: str) -> NoReturn:
-        raise ValueError(f"{constant}, which is not JSON")
-
     try:
-        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
-        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair cannot be written on a page
+        return files.read_json(path)
     except OSError as error:
         refuse(path, "a readable file", error.strerror)
-    except (ValueError, RecursionError) as error:
-        refuse(path, "JSON", error)
-    if not isinstance(record, dict):
-        refuse(path, "a JSON object", repr_short(record))
-    return record
+    except ValueError as error:
+        refuse(path, "a JSON object", error)
 
 
 def read_rows(path: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Reads the values of each image: data set -> image -> metric -> value."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with files.regular(path, files.TEXT_LIMIT).open(encoding="utf-8", newline="") as file:
             header, *lines = list(csv.reader(file, strict=True)) or [[]]
     except OSError as error:
         refuse(path, "a readable file", error.strerror)
@@ -183,7 +176,7 @@ def texts(record: Any, path: Path) -> dict[str, str]:
 
 def check_name(name: str, path: Path) -> str:
     """Returns the name of a data set or an image, which must do as the name of a file or a folder."""
-    if name in ("", ".", "..") or "/" in name:
+    if name in ("", ".", "..") or {"/", "\0"} & set(name) or len(name.encode()) > LONGEST_NAME:
         refuse(path, "names of data sets and images that files can have", repr_short(name))
     return name
 

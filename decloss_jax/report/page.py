@@ -1,7 +1,8 @@
 """A page to look at: tables that sort, and images on which the methods are compared by eye.
 
 The page is one file. Its Content-Security-Policy names the hashes of the one script and the one style sheet
-in it, and admits pictures as data: addresses; nothing else is run or loaded.
+in it, and admits pictures as data: addresses; nothing else is run or loaded. Marks in names that turn the
+direction of writing, and other characters that are not seen, are shown as escapes.
 """
 
 import base64
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from decloss_jax.console import printable
 from decloss_jax.report.table import Table
 
 FOLDER = Path(__file__).parent
@@ -110,8 +112,16 @@ def render_page(title: str, sections: Sequence[Section], notes: Sequence[str]) -
         f"default-src 'none'; img-src data:; style-src {csp_hash(style)}; script-src {csp_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
+
+    def without_controls(value: object) -> object:
+        return printable(value) if type(value) is str else value  # Markup is another type
+
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=without_controls,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     template = environment.from_string((FOLDER / "page.html").read_text(encoding="utf-8"))
     return template.render(

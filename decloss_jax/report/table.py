@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from decloss_jax.console import printable
+
 WIDEST = 1000  # characters of a line of the table
 ARROWS = {"higher": "\u2191", "lower": "\u2193"}
 
@@ -87,14 +89,15 @@ def print_table(table: Table) -> None:
         ]
         following = table.lines[number + 1 : number + 2]
         ends = bool(following) and following[0].dataset != line.dataset
-        rich_table.add_row(Text(line.dataset), str(line.images), Text(line.method), *cells, end_section=ends)
+        dataset, method = (Text(printable(name)) for name in (line.dataset, line.method))
+        rich_table.add_row(dataset, str(line.images), method, *cells, end_section=ends)
     console = Console()
     # On a narrow screen lines may break, but no digit gets lost.
     wanted = Measurement.get(console, console.options.update(max_width=WIDEST), rich_table).maximum
     console.width = max(console.width, wanted)
     console.print(rich_table)
     for note in table.notes:
-        console.print(Text(note), soft_wrap=True)
+        console.print(Text(printable(note)), soft_wrap=True)
 
 
 def table_csv(table: Table) -> str:

@@ -23,7 +23,7 @@ from decloss_jax import checkpoint, checks, console, parallel
 from decloss_jax.configuration import flatten
 from decloss_jax.data.cache import PairedImages, open_cache
 from decloss_jax.data.pairs import ImagePair
-from decloss_jax.data.pipeline import batches, check_crops
+from decloss_jax.data.pipeline import Batch, batches, check_crops
 from decloss_jax.data.sources import build_source
 from decloss_jax.journal import Journal, summary, versions
 from decloss_jax.models import VGGDiscriminator, build_model
@@ -104,6 +104,8 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
         Stopped: SIGTERM or Ctrl-C; the state has been saved.
     """
     workdir = Path(workdir).resolve()
+    parallel.check_agreement("config", config.to_dict(), "start all processes with the same options")
+    parallel.check_agreement("versions", versions(), "install the same packages for all processes")
     check_same_config(workdir, config.to_dict())
     plan = make_plan(config)
     mesh, model, stages = plan.mesh, plan.model, plan.stages
@@ -119,6 +121,9 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     )
     check_crops(this.images, config.model.scale, config.data.crop_size)
     check_sizes(this.validation, config.model.scale)
+    for split, images in (("training", this.images), ("validation", this.validation)):
+        found = [(name, images.size(i)) for i, name in enumerate(images.names)]
+        parallel.check_agreement(f"{split} images", found, "give all processes the same data")
     with claim(workdir) as stop, contextlib.ExitStack() as resources:
         record_config(workdir, config.to_dict())
         saved = {
@@ -132,7 +137,7 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
             params = initial_params(config, model, mesh)
         for stage in stages[stages.index(begun[-1]) if begun else 0 :]:
             params = train_stage(this, stage, saved[stage.name], params, stop)
-    if jax.process_index() == 0:
+    if parallel.is_first_process():
         console.say(summary(workdir))
 
 
@@ -238,37 +243,64 @@ def open_images(config: ConfigDict, pairs: Sequence[ImagePair]) -> PairedImages:
     return open_cache(pairs, scale=config.model.scale, cache_dir=config.data.cache_dir)
 
 
+def open_batches(this: Run, start_step: int) -> Iterator[Batch]:
+    """Opens this process's share of the batches, from that of step `start_step` + 1."""
+    return batches(
+        this.images,
+        scale=this.config.model.scale,
+        crop_size=this.config.data.crop_size,
+        batch_size=this.config.batch_size,
+        seed=this.config.seed,
+        start_step=start_step,
+        threads=this.config.data.threads,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
 def train_stage(
     this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: Any, stop: StopRequest
 ) -> Any:
     """Trains one stage to its end, from its newest checkpoint or from `params`; returns the parameters."""
     config = this.config
     state, done = begin(this, stage, saved, params)
-    if done == stage.last_step:
-        console.say(f"{stage.name}: complete at step {done}")
+    unevaluated = saved.unevaluated(done)
+    if done == stage.last_step and unevaluated is None:
+        parallel.say(f"{stage.name}: complete at step {done}")
         return state.params
-    if parallel.any_process(stop.requested()):
+    if parallel.any_process(this.mesh, delay=0)(stop.requested()):
         raise Stopped(f"before {stage.name}", stop)
-    stream = batches(
-        this.images,
-        scale=config.model.scale,
-        crop_size=config.data.crop_size,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=done,
-        threads=config.data.threads,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    ahead = parallel.shard_ahead(stream, this.mesh, ahead=BATCHES_AHEAD)
+    ahead = parallel.shard_ahead(open_batches(this, done), this.mesh, ahead=BATCHES_AHEAD)
     header = {"config": config.to_dict(), "versions": versions(), "devices": describe_devices()}
     in_flight: deque[tuple[int, dict[str, Array]]] = deque()
     rate = Rate(config.batch_size)
-    steps = stage.last_step - stage.first_step
+    ask = parallel.any_process(this.mesh, delay=STEPS_IN_FLIGHT)
+    steps, silent = stage.last_step - stage.first_step, not parallel.is_first_process()
     with (
-        Journal(this.workdir, header=header, step=done, silent=jax.process_index() != 0) as journal,
-        console.progress(stage.name, steps, done=done - stage.first_step) as advance,
+        Journal(this.workdir, header=header, step=done, silent=silent) as journal,
+        console.progress(stage.name, steps, done=done - stage.first_step, silent=silent) as advance,
     ):
+
+        def asked_to_stop() -> bool:
+            return ask(stop.requested())
+
+        def conclude(step: int, record: dict[str, Any], *, evaluating: bool, saving: bool) -> None:
+            """Evaluates, writes the journal's line and saves, each where it is due."""
+            show = functools.partial(journal.show, step)
+            quality = evaluate(this, state, show, asked_to_stop) if evaluating else {}
+            if saving:
+                check_finite_state(step, state, stage=stage.name, saved=saved.latest_step())
+            if quality is None:
+                saved.save(step, state, None, unevaluated=record)
+                raise Stopped(f"in the evaluation of step {step}, state saved", stop)
+            record = record | {f"validation/{name}": value for name, value in quality.items()}
+            if record:
+                journal.write({"step": step, "stage": stage.name} | record)
+            if saving:
+                saved.save(step, state, quality or None)
+
+        if unevaluated is not None:
+            conclude(done, unevaluated, evaluating=True, saving=True)
         for step in range(done + 1, stage.last_step + 1):
             with rate.waiting():
                 batch = next(ahead)
@@ -278,8 +310,7 @@ def train_stage(
             last = step == stage.last_step
             logging = last or step % config.log_every_steps == 0
             evaluating = last or step % config.eval_every_steps == 0
-            # Processes must leave at the same step, so where there are several they agree, now and then.
-            stopping = (logging or jax.process_count() == 1) and parallel.any_process(stop.requested())
+            stopping = asked_to_stop()
             saving = evaluating or stopping or step % config.checkpoint_every_steps == 0
             while len(in_flight) > (0 if logging or saving else STEPS_IN_FLIGHT):
                 check_finite(*in_flight.popleft(), stage=stage.name, saved=saved.latest_step())
@@ -289,13 +320,7 @@ def train_stage(
                 record = {name: float(value) for name, value in metrics.items() if name != "finite"}
                 record |= rate.values()
             advance(f"loss {record['loss/total']:.5g}" if logging else "")
-            quality = evaluate(this, state, functools.partial(journal.show, step)) if evaluating else {}
-            record |= {f"validation/{name}": value for name, value in quality.items()}
-            if record:
-                journal.write({"step": step, "stage": stage.name} | record)
-            if saving:
-                check_finite_state(step, state, stage=stage.name, saved=saved.latest_step())
-                saved.save(step, state, quality or None)
+            conclude(step, record, evaluating=evaluating, saving=saving)
             if logging or saving or step == done + 1:  # the first step was compiled
                 rate.restart()
             if stopping and not last:
@@ -317,13 +342,18 @@ def begin(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: A
         )
         return state, stage.first_step
     if step < stage.last_step:
-        console.say(f"{stage.name}: going on from the checkpoint of step {step}")
+        parallel.say(f"{stage.name}: going on from the checkpoint of step {step}")
     abstract = abstract_state(this.model, this.optimizer, stage.discriminator)
     return saved.restore(step, abstract, parallel.replicated(this.mesh)), step
 
 
-def evaluate(this: Run, state: TrainState, show: Callable[[str, np.ndarray], None]) -> dict[str, float]:
-    """Measures the generator on the validation images, where there are any; each process does it alike."""
+def evaluate(
+    this: Run, state: TrainState, show: Callable[[str, np.ndarray], None], stopped: Callable[[], bool]
+) -> dict[str, float] | None:
+    """Measures the generator on the validation images, where there are any; each process does it alike.
+
+    None when `stopped`, which is asked between images: a scheduler may not wait for all of them.
+    """
     if len(this.validation) == 0:
         return {}
     return validate(
@@ -333,6 +363,7 @@ def evaluate(this: Run, state: TrainState, show: Callable[[str, np.ndarray], Non
         scale=this.config.model.scale,
         samples=this.config.sample_images,
         show=show,
+        stopped=stopped,
     )
 
 

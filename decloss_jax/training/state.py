@@ -13,8 +13,8 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from decloss_jax import checkpoint, checks, console, parallel
-from decloss_jax.models import VGGDiscriminator, build_model
+from decloss_jax import checkpoint, checks, parallel
+from decloss_jax.models import VGGDiscriminator, check_params
 from decloss_jax.training.adversary import draw_variables
 from decloss_jax.weights import describe, load_generator
 from decloss_jax.weights.generators import ASSUMED
@@ -74,8 +74,7 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
         return jax.jit(draw, out_shardings=parallel.replicated(mesh))()
     if Path(source).is_dir():
         stage = "pretrain" if "pretrain" in checkpoint.trained_stages(Path(source)) else None
-        saved_config, params, description = checkpoint.load_generator(source, stage=stage)
-        theirs = build_model(saved_config["model"])
+        theirs, params, description = checkpoint.load_generator(source, stage=stage)
         origin = f"{source}, {description['stage']}, step {description['step']}"
     else:
         theirs, params, description = load_generator(source)
@@ -83,8 +82,9 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
             theirs, params, description = load_generator(source, res_scale=config.model.res_scale)
         origin = describe(description)
     check_same_network(source, theirs, model)
-    check_params(source, params, jax.eval_shape(draw))
-    console.say(f"starting from {origin}")
+    remedy = "make config.model describe the network that these weights belong to"
+    check_params(f"init_from {source}", model, params, remedy=remedy)
+    parallel.say(f"starting from {origin}")
     return jax.device_put(params, parallel.replicated(mesh))
 
 
@@ -101,22 +101,6 @@ def check_same_network(source: str, theirs: nn.Module, ours: nn.Module) -> None:
             expected=f"a network with {name} {here}",
             got=there,
             remedy=f"set --config.model.{name}={there}",
-        )
-
-
-def check_params(source: str, params: Any, expected: Any) -> None:
-    """Raises `UserError` unless `params` has the tree and the shapes of `expected`."""
-    shapes, wanted = (
-        {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in leaves}
-        for leaves in (jax.tree_util.tree_leaves_with_path(tree) for tree in (params, expected))
-    )
-    for name in sorted(shapes.keys() | wanted.keys()):
-        checks.check(
-            shapes.get(name) == wanted.get(name),
-            f"init_from {source}",
-            expected=f"{name} of shape {wanted.get(name, 'none (no such parameter)')}",
-            got=shapes.get(name, "no such parameter"),
-            remedy="make config.model describe the network that these weights belong to",
         )
 
 

@@ -51,7 +51,8 @@ def validate(
     scale: int,
     samples: int,
     show: Callable[[str, np.ndarray], None],
-) -> dict[str, float]:
+    stopped: Callable[[], bool],
+) -> dict[str, float] | None:
     """Measures the generator on whole images.
 
     Args:
@@ -61,13 +62,16 @@ def validate(
         scale: s; also the border that is cut, as in BasicSR.
         samples: of how many of the first images strips are shown (low | sr | hr of the most varied place).
         show: is given the name of an image and its strip, uint8 [H,3W,3].
+        stopped: is asked before each image but the first.
 
     Returns:
-        {"psnr_y": dB, "psnr_rgb": dB}, means over the images.
+        {"psnr_y": dB, "psnr_rgb": dB}, means over the images; None when `stopped` was true.
     """
     shapes = shared_shapes(images.low(index).shape[:2] for index in range(len(images)))
     values: dict[str, list[float]] = {"psnr_y": [], "psnr_rgb": []}
     for index, name in enumerate(images.names):
+        if index > 0 and stopped():
+            return None
         low, hr = np.asarray(images.low(index)), np.asarray(images.hr(index))
         sr = upscale(model, params, low, shape=shapes[low.shape[:2]], dtype=np.uint8)
         values["psnr_y"].append(psnr(sr, hr, crop_border=scale, channel="y"))

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import secrets
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,9 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import jax
-
-from decloss_jax import checks, files
+from decloss_jax import checks, files, parallel
 from decloss_jax.configuration import flatten
 from decloss_jax.data.folder import split_roots
 
@@ -60,8 +59,8 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
     if not path.exists():
         return
     try:
-        before = flatten(json.loads(path.read_text()))
-    except (OSError, ValueError) as error:
+        before = flatten(files.read_json(path))
+    except (OSError, ValueError, RecursionError) as error:
         checks.fail(
             str(path), expected="the config of a run", got=str(error), remedy="choose another --workdir"
         )
@@ -107,8 +106,18 @@ def record_config(workdir: Path, config: Mapping[str, Any]) -> None:
     """
     path = workdir / "config.json"
     check_same_config(workdir, config)
-    if jax.process_index() == 0 and not path.exists():
+    if parallel.is_first_process() and not path.exists():
         files.write_atomically(path, json.dumps(config, indent=1) + "\n")
+
+
+def check_shared(workdir: Path) -> None:
+    """Raises `UserError` unless all processes see the same folder: each reads what process 0 has written."""
+    lock = workdir / ".lock"
+    if parallel.is_first_process():
+        lock.write_text(secrets.token_hex())
+    parallel.wait_for_all("lock written")
+    remedy = "choose a --workdir on a disk that all of them share"
+    parallel.check_agreement(f"workdir {workdir}", lock.read_text(), remedy)
 
 
 @contextmanager
@@ -136,8 +145,8 @@ def claim(workdir: Path) -> Iterator[StopRequest]:
     stop = StopRequest()
     handlers = {number: signal.signal(number, stop.catch) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with (workdir / ".lock").open("w") as lock:
-            if jax.process_index() == 0:
+        with (workdir / ".lock").open("a") as lock:
+            if parallel.is_first_process():
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -147,6 +156,7 @@ def claim(workdir: Path) -> Iterator[StopRequest]:
                         got="one that is in use",
                         remedy="wait for that process or choose another --workdir",
                     )
+            check_shared(workdir)
             yield stop
     except OSError as error:
         checks.fail(

@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from decloss_jax.models import parameter_shapes
 from decloss_jax.models.edsr import DIV2K_MEAN, EDSR, PIXEL_RANGE
 from decloss_jax.models.rrdb import RRDBNet
 from decloss_jax.weights.pickles import Refusal, quote
@@ -184,18 +183,6 @@ def _kernel_shape(dialect: Dialect, tensors: Mapping[str, np.ndarray], ours: str
     if len(shape) != 4 or 0 in shape:
         raise Refusal(f"{dialect.name} whose {quote(key)} has the shape {list(shape)}", OTHER_FILE)
     return shape
-
-
-def parameter_shapes(model: Generator) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every parameter by its path, as "body_3/conv1/kernel"."""
-    # All blocks are alike, so one is traced: tracing RRDBNet's 23 would take a second and a half.
-    single = model.clone(blocks=1)
-    tree = jax.eval_shape(single.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path, leaf in flatten_dict(tree, sep="/").items():
-        for i in range(model.blocks) if path.startswith("body_0/") else (0,):
-            shapes[path.replace("body_0/", f"body_{i}/", 1)] = leaf.shape
-    return shapes
 
 
 def file_keys(dialect: Dialect, blocks: int) -> dict[str, str]:

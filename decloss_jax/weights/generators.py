@@ -153,7 +153,7 @@ def read_safetensors(path: str | Path) -> StateDict:
         UserError: a damaged file.
     """
     with refusals_as_user_errors(path, "weights in the safetensors format"):
-        with open(path, "rb") as file:
+        with open(files.regular(Path(path)), "rb") as file:
             header_size = int.from_bytes(file.read(8), "little")
         if header_size > SAFETENSORS_HEADER_LIMIT:
             raise Refusal("another kind of file, or a header of countless tensors")

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from decloss_jax import checks
+from decloss_jax import checks, files
 from decloss_jax.weights.pickles import STATE_DICT_ONLY, Refusal, Storage, Tensor, interpret, quote
 
 ZIP_MAGIC = b"PK\x03\x04"
@@ -78,7 +78,7 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
 
 def read_torch_state(path: str | Path) -> StateDict:
     """Reads as `read_torch` does, and also tells the wrappers that were taken off and the notes beside."""
-    with refusals_as_user_errors(path, "PyTorch weights"), open(path, "rb") as file:
+    with refusals_as_user_errors(path, "PyTorch weights"), open(files.regular(Path(path)), "rb") as file:
         file_size = file.seek(0, io.SEEK_END)
         file.seek(0)
         magic = file.read(len(ZIP_MAGIC))

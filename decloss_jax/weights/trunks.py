@@ -217,10 +217,17 @@ def read_vgg19(path: Path) -> Convolutions:
         got=len(indices),
         remedy=REMEDY,
     )
-    return tuple(
-        {
-            "kernel": np.ascontiguousarray(tensors[f"features.{i}.weight"].transpose(2, 3, 1, 0)),
-            "bias": tensors[f"features.{i}.bias"],
-        }
-        for i in indices
-    )
+    convolutions = []
+    channels = 3
+    for i in indices:
+        weight, bias = tensors[f"features.{i}.weight"], tensors.get(f"features.{i}.bias", np.empty(0))
+        checks.check(
+            weight.ndim == 4 and weight.shape[1:] == (channels, 3, 3) and bias.shape == weight.shape[:1],
+            f"features.{i} in {path}",
+            expected=f"a weight [C,{channels},3,3] and a bias [C]",
+            got=f"{list(weight.shape)} and {list(bias.shape)}",
+            remedy=REMEDY,
+        )
+        convolutions.append({"kernel": np.ascontiguousarray(weight.transpose(2, 3, 1, 0)), "bias": bias})
+        channels = len(bias)
+    return tuple(convolutions)

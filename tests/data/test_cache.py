@@ -4,6 +4,7 @@ import fcntl
 import math
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -103,6 +104,28 @@ def spoil_by_another_array(file):
         np.save(stream, np.zeros((4, 4, 3), np.float32))
 
 
+class Runs:
+    """What an unpickler would run."""
+
+    def __reduce__(self):
+        return pytest.fail, ("was run",)
+
+
+def spoil_by_pickle(file):
+    with file.open("wb") as stream:
+        np.save(stream, np.array([Runs()], object), allow_pickle=True)
+
+
+def spoil_by_shape(file):
+    content = file.read_bytes()
+    file.write_bytes(re.sub(rb"'shape': \(\d+, \d+", b"'shape': (9999999, 99999", content))
+
+
+def spoil_by_pipe(file):
+    file.unlink()
+    os.mkfifo(file)
+
+
 def spoil_by_deleting(file):
     file.unlink()
 
@@ -113,6 +136,9 @@ SPOILERS = [
     spoil_by_zeros,
     spoil_header,
     spoil_by_another_array,
+    spoil_by_pickle,
+    spoil_by_shape,
+    spoil_by_pipe,
     spoil_by_deleting,
 ]
 

@@ -3,8 +3,10 @@
 import functools
 import json
 import os
+import platform
 import random
 import resource
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from command_line import CACHE, REPOSITORY, command, environment
 
 from decloss_jax import checkpoint, journal
 
+RESULTS = Path(__file__).resolve().parent / "results"
 # 30 December 1989 to 2 May 2099: where a clock that jumps may put a file's time.
 EARLIEST, LATEST = 631_000_000, 4_081_000_000
 
@@ -57,24 +60,48 @@ class SmallRun:
             *further,
         ]
 
-    def start(self, *further: str, largest_file: int | None = None) -> subprocess.Popen[str]:
+    def start(
+        self, *further: str, largest_file: int | None = None, devices: int = 1
+    ) -> subprocess.Popen[str]:
         """Starts train.py; `largest_file` is the most bytes that the system lets it write to one file."""
+        flags = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
         return subprocess.Popen(
             command("train.py", *self.arguments(*further)),
             cwd=REPOSITORY,
-            env=environment(),
+            env=environment() | flags,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             preexec_fn=None if largest_file is None else functools.partial(limit_files, largest_file),
         )
 
-    def finish(self) -> str:
-        """Runs train.py to its end; returns what it said."""
-        process = self.start()
-        _, said = process.communicate(timeout=600)
-        assert process.returncode == 0, said
-        return said
+    def start_several(self, count: int, *further: str, devices: int = 1) -> list[subprocess.Popen[str]]:
+        """Starts train.py as `count` processes of one run, each with so many devices."""
+        if count == 1:
+            return [self.start(*further, devices=devices)]
+        together = (f"--coordinator=localhost:{free_port()}", f"--processes={count}")
+        return [
+            self.start(*together, f"--process={index}", *further, devices=devices) for index in range(count)
+        ]
+
+    def finish(self, *, processes: int = 1, devices: int = 1) -> str:
+        """Runs train.py to its end; returns what it said, as process 0."""
+        ends = [communicate(process) for process in self.start_several(processes, devices=devices)]
+        assert [status for status, _ in ends] == [0] * processes, ends
+        return ends[0][1]
+
+
+def communicate(process: subprocess.Popen[str], timeout: float = 600) -> tuple[int, str]:
+    """Waits for the end; returns the status and what was said."""
+    _, said = process.communicate(timeout=timeout)
+    return process.returncode, said
+
+
+def free_port() -> int:
+    """Returns a port of this machine that nothing listens at."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
 
 
 def limit_files(largest: int) -> None:
@@ -169,8 +196,7 @@ def wait_until(process: subprocess.Popen[str], holds: Callable[[], bool]) -> boo
 def kill(process: subprocess.Popen[str]) -> tuple[int, str]:
     """Kills -9; returns the status and what the process had said."""
     process.kill()
-    _, said = process.communicate(timeout=60)
-    return process.returncode, said
+    return communicate(process, timeout=60)
 
 
 def scatter_times(folder: Path, rng: random.Random) -> None:
@@ -218,6 +244,12 @@ def differences(run: SmallRun, expected: SmallRun) -> list[str]:
     return found
 
 
+def provenance() -> dict[str, str]:
+    """Says with which versions a result was made, and on what."""
+    return journal.versions() | {"machine": f"{platform.system()} {platform.machine()}"}
+
+
 def write_json(path: Path, content: object) -> None:
     """Writes JSON as the other results are."""
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")

@@ -178,6 +178,35 @@ def test_run_does_not_look_at_the_clock(sound, tmp_path, monkeypatch):
     assert_same_run(tmp_path, sound)
 
 
+@pytest.mark.parametrize("interrupted", [10, STEPS])
+def test_run_stopped_in_an_evaluation_finishes_it_when_it_goes_on(tmp_path, monkeypatch, interrupted):
+    """SIGTERM comes when the first of two images has been measured: the second is not waited for."""
+    config = small_config()
+    config.eval_every_steps, config.validation_images, config.sample_images = 10, 2, 2
+    loop.run(config, tmp_path / "sound")
+    show, shown = loop.Journal.show, []
+
+    def show_and_stop(journal, step, *picture):
+        show(journal, step, *picture)
+        shown.append(step)
+        if step == interrupted:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Journal, "show", show_and_stop)
+        with pytest.raises(loop.Stopped, match=f"in the evaluation of step {interrupted}, state saved"):
+            loop.run(config, tmp_path / "run")
+    assert shown.count(interrupted) == 1
+    assert records_without_speed(tmp_path / "run")[-1]["step"] == interrupted - 5
+    loop.run(config, tmp_path / "run")
+    assert_same_run(tmp_path / "run", tmp_path / "sound")
+    kept, expected = (
+        sorted(str(path.relative_to(folder)) for path in folder.glob("checkpoints/*/*/*"))
+        for folder in (tmp_path / "run", tmp_path / "sound")
+    )
+    assert kept == expected
+
+
 @pytest.mark.parametrize("name", ["checkpoints", "samples", "tensorboard", "journal.jsonl"])
 def test_run_names_what_it_cannot_write(tmp_path, name):
     """A folder in place of the file, a file in place of the folder: also root cannot write there."""

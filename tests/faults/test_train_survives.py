@@ -3,12 +3,12 @@
 import random
 import shutil
 import signal
-import subprocess
 
 import pytest
 from small_run import (
     MARKS,
     SmallRun,
+    communicate,
     differences,
     kill,
     last_step,
@@ -25,12 +25,6 @@ def steps_of(run: SmallRun) -> list[int]:
     steps = checkpoint.step_directories(run.workdir / "checkpoints" / "pretrain")
     assert [checkpoint.find_damage(step) for step in steps] == [None] * len(steps)
     return [int(step.name) for step in steps]
-
-
-def communicate(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Waits for the end; returns the status and what was said."""
-    _, said = process.communicate(timeout=60)
-    return process.returncode, said
 
 
 def test_train_goes_on_bit_for_bit_after_kill_9_at_any_time(undisturbed, tmp_path):

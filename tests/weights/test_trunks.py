@@ -154,6 +154,25 @@ def test_load_trunk_refuses_vgg19_without_its_convolutions(vgg19_file, monkeypat
         load_trunk("vgg19", weights_file=path)
 
 
+@pytest.mark.parametrize(
+    ("key", "array"),
+    [
+        ("features.2.bias", None),
+        ("features.2.bias", torch.zeros(3)),
+        ("features.2.weight", torch.zeros(2)),
+        ("features.2.weight", torch.zeros(2, 9, 3, 3)),
+    ],
+)
+def test_load_trunk_refuses_vgg19_whose_shapes_do_not_fit(vgg19_file, monkeypatch, key, array):
+    path, _ = vgg19_file
+    state = torch.load(path)
+    del state[key]
+    torch.save(state if array is None else state | {key: array}, path)
+    monkeypatch.setattr(trunks, "VGG19_SHA256_PREFIX", files.sha256(path)[:8])
+    with pytest.raises(UserError, match=r"features\.2 in .*expected a weight"):
+        load_trunk("vgg19", weights_file=path)
+
+
 def test_load_trunk_refuses_a_file_for_packaged_weights():
     with pytest.raises(UserError, match="nothing for vgg16"):
         load_trunk("vgg16", weights_file="vgg16.pth")
