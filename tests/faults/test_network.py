@@ -1,7 +1,7 @@
 """Nothing reaches out of this machine unless it is asked to: commands, watched from inside their own Python.
 
 The watcher, no_network/sitecustomize.py, sees what goes through Python's `socket`, not what compiled code
-does by itself; docs/reliability.md says how that was looked at.
+does by itself.
 """
 
 import os
