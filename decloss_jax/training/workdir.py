@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from decloss_jax import checkpoint, checks, files, parallel
+from decloss_jax import checks, files, parallel
 from decloss_jax.configuration import flatten
 from decloss_jax.data.folder import split_roots
 
@@ -55,8 +55,8 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
 
     A field that the run's record lacks is newer than the run: it had what is now the default of base.py.
     """
-    path = recorded_config(workdir)
-    if path is None:
+    path = workdir / "config.json"
+    if not path.exists():
         return
     try:
         before = flatten(files.read_json(path))
@@ -81,20 +81,6 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
         got="another config's run (" + "; ".join(differing) + ")",
         remedy="choose another --workdir, or the same config to go on",
     )
-
-
-def recorded_config(workdir: Path) -> Path | None:
-    """Returns the file that holds the config of the workdir's run; None for a new workdir.
-
-    Where config.json is gone, that of the newest checkpoint.
-    """
-    steps = [
-        step
-        for stage in checkpoint.STAGES
-        for step in checkpoint.step_directories(workdir / "checkpoints" / stage)
-    ]
-    places = [workdir / "config.json", *(step / "config" / "metadata" for step in reversed(steps))]
-    return next((place for place in places if place.exists()), None)
 
 
 def default_config() -> dict[str, Any]:

@@ -117,4 +117,4 @@ def test_a_process_that_waits_for_the_others_can_be_stopped(tmp_path):
     process = run.start(f"--coordinator=localhost:{free_port()}", "--processes=2")
     assert "waiting for 1 other process" in process.stderr.readline()
     process.terminate()
-    assert communicate(process, timeout=10) == (0, "stopped; the same command goes on from there\n")
+    assert communicate(process, timeout=60) == (0, "stopped; the same command goes on from there\n")

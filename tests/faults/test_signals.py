@@ -17,7 +17,7 @@ def main(arguments):
 
     gc.callbacks.append(callback)
     gc.collect()
-    time.sleep(20)
+    time.sleep(60)
     print("went on")
 
 scripts.run(main, resumes={resumes})
@@ -42,7 +42,7 @@ scripts.run(main, resumes=True)
 
 def end_of(script: str) -> tuple[int, str, str]:
     words = [sys.executable, "-c", script]
-    end = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=15)
+    end = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     return end.returncode, end.stdout, end.stderr
 
 
