@@ -24,7 +24,7 @@ check: $(VENV)/.installed-for-tests
 
 # The tests with the lowest and with the newest versions that the requirements admit; each takes as long as `test`.
 dependencies: browser
-	$(PYTHON) tests/dependencies.py
+	$(PYTHON) benchmarks/trials/dependencies.py
 
 # Known vulnerabilities of what CI installs, and of the newest versions; fails where PyPI's answer does not come.
 audit:

@@ -9,7 +9,7 @@ Several of --workdir, --weights and --method may be given, each several times: t
 
 from absl import flags
 
-from decloss_jax import scripts
+from decloss_jax.commands import scripts
 
 METHOD = flags.DEFINE_multi_string("method", [], "A method without weights: bicubic.")
 WORKDIR = flags.DEFINE_multi_string("workdir", [], "Folder of a run of train.py.")
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     from decloss_jax import evaluation
     from decloss_jax.evaluation.conventions import choose_protocol
     from decloss_jax.evaluation.methods import load_methods
-    from decloss_jax.report.table import print_table
+    from decloss_jax.evaluation.table import print_table
 
     scripts.use_compilation_cache()
     methods = load_methods(

@@ -15,7 +15,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
-from decloss_jax import processes, scripts
+from decloss_jax.commands import scripts
+from decloss_jax.host import processes
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; see configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/NAME of the config.")

@@ -1,6 +1,6 @@
 """The spatial contrastive loss and its gradient side by side: time, memory, growth.
 
-    python benchmarks/contrast.py [--quick] [--only=P,...] [--out benchmarks/results/contrast]
+    python benchmarks/contrast.py [--quick] [--only=P,...] [--out results/benchmarks/contrast]
 
 Needs torch and matplotlib; KeOps (`pip install pykeops`, and a C++ compiler, which torch.compile wants too)
 is left out, and that is recorded, where it does not work. Writes OUT.json and OUT.png and prints the table.
@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from contrast_forms import FORMS, Measured, jax_form, temporaries_mib
 
-from decloss_jax import scripts
+from decloss_jax.commands import scripts
 from decloss_jax.data.photographs import find_photographs
 from decloss_jax.losses.contrast import FULL_UP_TO, TILE_SIZE, spatial_contrast, spatial_contrast_dense
 from decloss_jax.ops.fourier import enhance_detail
@@ -42,7 +42,7 @@ from decloss_jax.ops.resize import bicubic_upscale
 
 QUICK = flags.DEFINE_bool("quick", False, "P = 1152 and 2304 only, three rounds: whether it runs at all.")
 ONLY = flags.DEFINE_list("only", [], "Sizes P to measure again; the others stay as OUT.json has them.")
-OUT = flags.DEFINE_string("out", "benchmarks/results/contrast", "Path of the results, without suffix.")
+OUT = flags.DEFINE_string("out", "results/benchmarks/contrast", "Path of the results, without suffix.")
 ONCE = flags.DEFINE_string(
     "once", "", "FORM:P:p, print what the first calls of a form take and leave (internal)."
 )

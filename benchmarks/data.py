@@ -1,6 +1,6 @@
 """How fast pairs of crops come from 2K images: our cache beside decoding each time and PyTorch's DataLoader.
 
-    python benchmarks/data.py [--photographs DIR] [--rounds 5] [--out benchmarks/results/data.json]
+    python benchmarks/data.py [--photographs DIR] [--rounds 5] [--out results/benchmarks/data.json]
 
 PNG files of 2040 x 1356 are put together from photographs, by default scikit-image's. Each contender reads
 192/48 crops in batches of 32 in a process of its own, on one core; all take turns, round by round. The
@@ -27,7 +27,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax import scripts
+from decloss_jax.commands import scripts
 from decloss_jax.data.augment import random_crop, random_symmetry
 from decloss_jax.data.cache import open_cache
 from decloss_jax.data.folder import find_pairs
@@ -40,7 +40,7 @@ PHOTOGRAPHS = flags.DEFINE_string("photographs", None, "Folder of photographs; b
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements of each contender.", 1)
 IMAGES = flags.DEFINE_integer("images", 24, "Different 2K images.", 1)
 SIZES = flags.DEFINE_multi_integer("size", [100, 800], "Images in a set; the same ones under several names.")
-OUT = flags.DEFINE_string("out", "benchmarks/results/data.json", "Where the results are written.")
+OUT = flags.DEFINE_string("out", "results/benchmarks/data.json", "Where the results are written.")
 CHILD = flags.DEFINE_string("child", None, "Used by the benchmark itself: the contender to run.")
 FOLDER = flags.DEFINE_string("folder", None, "Used by the benchmark itself: the temporary folder.")
 WORKERS = flags.DEFINE_integer(
@@ -324,7 +324,7 @@ def hardware() -> dict[str, Any]:
 def all_versions() -> dict[str, str]:
     import importlib.metadata
 
-    from decloss_jax.journal import versions
+    from decloss_jax.workdir.journal import versions
 
     torch = {"torch": importlib.metadata.version("torch")} if importlib.util.find_spec("torch") else {}
     return versions() | torch

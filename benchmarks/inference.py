@@ -1,6 +1,6 @@
 """Super-resolution of whole images beside PyTorch, on the same weights; and the time to the first picture.
 
-    python benchmarks/inference.py [--rounds 5] [--out benchmarks/results/inference.json]
+    python benchmarks/inference.py [--rounds 5] [--out results/benchmarks/inference.json]
 
 EDSR-baseline x4 with random weights, images cut from scikit-image's photographs, uint8 in and out of memory.
 Ours is `inference.upscale` as it is; PyTorch runs eagerly, eagerly in channels_last, and compiled, each on
@@ -29,10 +29,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax import scripts
+from decloss_jax.commands import scripts
 
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Calls of each side on each size that are counted.", 1)
-OUT = flags.DEFINE_string("out", "benchmarks/results/inference.json", "Where the results are written.")
+OUT = flags.DEFINE_string("out", "results/benchmarks/inference.json", "Where the results are written.")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SIZES = ((80, 120), (160, 240), (320, 480), (680, 1024))  # heights and widths of LR images
@@ -59,10 +59,10 @@ def main(arguments: list[str]) -> None:
     import jax
     import torch
 
-    from decloss_jax.journal import versions
     from decloss_jax.models import EDSR
     from decloss_jax.training.state import draw_params
     from decloss_jax.weights import save_generator
+    from decloss_jax.workdir.journal import versions
 
     model = EDSR()
     params = jax.tree.map(np.asarray, draw_params(model, seed=0))
@@ -89,7 +89,7 @@ def make_sides(model: Any, params: Any, weights: Path) -> dict[str, Side]:
     import torch
 
     from decloss_jax.compare_torch.torch_networks import Edsr
-    from decloss_jax.inference import upscale
+    from decloss_jax.inference.tiles import upscale
 
     network = Edsr(model.scale, model.features, model.blocks, model.res_scale).eval()
     network.load_state_dict(torch.load(weights, weights_only=True)["params"])

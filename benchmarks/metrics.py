@@ -1,6 +1,6 @@
 """LPIPS side by side with the official torch package, on the same images with the same weights.
 
-    python benchmarks/metrics.py [--quick] [--data ROOT] [--nets alex,vgg] [--out benchmarks/metrics.json]
+    python benchmarks/metrics.py [--quick] [--data ROOT] [--nets alex,vgg] [--out FILE.json]
 
 Needs torch and `pip install --no-deps lpips==0.1.4`. That package builds its networks with torchvision, which
 would download other copies of the weights: here a stand-in for torchvision builds the same layers and fills
@@ -26,7 +26,7 @@ from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax import scripts
+from decloss_jax.commands import scripts
 from decloss_jax.data.folder import find_all_pairs
 from decloss_jax.data.photographs import find_photographs
 from decloss_jax.metrics import lpips_each
@@ -35,7 +35,7 @@ from decloss_jax.weights.trunks import load_trunk
 
 QUICK = flags.DEFINE_bool("quick", False, "One image of 128 x 128 and few rounds: whether it runs at all.")
 DATA = flags.DEFINE_string("data", "", "Folder with HR/ (and LRx4/); by default the packaged photographs.")
-OUT = flags.DEFINE_string("out", "benchmarks/metrics.json", "File for the measurements.")
+OUT = flags.DEFINE_string("out", "results/benchmarks/metrics.json", "File for the measurements.")
 NETS = flags.DEFINE_list("nets", ["alex", "vgg"], "Networks of LPIPS.")
 ROUNDS = flags.DEFINE_integer("rounds", 9, "Measurements of each side.", 3)
 

@@ -1,6 +1,6 @@
 """How much the overlap of tiles matters to a network that sees further than it.
 
-    python benchmarks/overlap.py --workdir DIR | --weights FILE [--out benchmarks/results/overlap.json]
+    python benchmarks/overlap.py --workdir DIR | --weights FILE [--out results/benchmarks/overlap.json]
 
 Cuts photographs of scikit-image into tiles that overlap by some pixels of the network's receptive radius, and
 tells the largest and the rms difference to the result of the whole image, in units of the range.
@@ -16,22 +16,23 @@ from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax import checks, scripts
+from decloss_jax import checks
+from decloss_jax.commands import scripts
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Folder of a run of train.py.")
 WEIGHTS = flags.DEFINE_string("weights", "", "File of weights.")
 OVERLAPS = flags.DEFINE_list("overlaps", ["16", "32", "48"], "LR pixels.")
 TILE = flags.DEFINE_integer("tile", 152, "Side of a tile, LR pixels.")
 SIDE = flags.DEFINE_integer("side", 232, "Side of the images, LR pixels.")
-OUT = flags.DEFINE_string("out", "benchmarks/results/overlap.json", "Where the results are written.")
+OUT = flags.DEFINE_string("out", "results/benchmarks/overlap.json", "Where the results are written.")
 IMAGES = ("astronaut", "motorcycle_left")
 
 
 def main(arguments: list[str]) -> None:
-    from decloss_jax.cli import load_network
+    from decloss_jax.commands.cli import load_network
     from decloss_jax.data.photographs import find_photographs
-    from decloss_jax.inference import on_local_devices, receptive_radius, upscale
-    from decloss_jax.journal import versions
+    from decloss_jax.inference.tiles import on_local_devices, receptive_radius, upscale
+    from decloss_jax.workdir.journal import versions
 
     checks.check(
         bool(WORKDIR.value) != bool(WEIGHTS.value),

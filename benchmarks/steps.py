@@ -1,6 +1,6 @@
 """The cost of a training step of each row of Table 1, side by side: what a GAN costs beside DECLoss.
 
-    python benchmarks/steps.py [--rounds 15] [--out benchmarks/results/steps.json]
+    python benchmarks/steps.py [--rounds 15] [--out results/benchmarks/steps.json]
 
 The rows are the miniature's (configs/mini.py), with VGG-16 for the perceptual loss, on one batch of crops of
 scikit-image's photographs. They take turns; the first step of each, which compiles, is not counted. Prints
@@ -20,10 +20,10 @@ from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax import scripts
+from decloss_jax.commands import scripts
 
 ROUNDS = flags.DEFINE_integer("rounds", 15, "Steps of each row that are counted.", 1)
-OUT = flags.DEFINE_string("out", "benchmarks/results/steps.json", "Where the results are written.")
+OUT = flags.DEFINE_string("out", "results/benchmarks/steps.json", "Where the results are written.")
 ROWS = tuple(range(1, 8))  # EDSR's; the first is stage 1's step
 
 # Pairs of rows of which the paper's ratio of GPU hours is worth a comparison: dearer, cheaper.
@@ -38,8 +38,8 @@ RATIOS = {
 
 
 def main(arguments: list[str]) -> None:
-    from decloss_jax.journal import versions
     from decloss_jax.reproduction.paper import TABLE1
+    from decloss_jax.workdir.journal import versions
 
     steppers = {number: Stepper(TABLE1[number - 1].config) for number in ROWS}
     seconds: dict[int, list[float]] = {number: [] for number in ROWS}
@@ -108,7 +108,7 @@ class Stepper:
         import jax
 
         from configs import mini
-        from decloss_jax import parallel
+        from decloss_jax.host import parallel
         from decloss_jax.models import build_model
         from decloss_jax.training.loop import plan_stages
         from decloss_jax.training.optim import build_optimizer

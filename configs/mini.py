@@ -3,7 +3,7 @@
     python train.py --config configs/mini.py --config.data.root=data/BSDS400
 
 This file alone is row 6 of Table 1 in miniature; `python -m decloss_jax reproduce ... --scale mini` applies
-`shrink` to each row. Learning rates and lengths are the miniature's own. reproduction/mini has the results.
+`shrink` to each row. Learning rates and lengths are the miniature's own. results/mini has the results.
 """
 
 from ml_collections import ConfigDict

@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
 
     config.finetune.steps = 200
     config.finetune.learning_rate = 1e-4
-    # Chosen on the training photographs by reproduction/quickstart/calibrate.py.
+    # Chosen on the training photographs by benchmarks/quickstart_choose.py.
     config.finetune.weights = base.loss_weights(l1=1e-2, decloss=1e-3)
 
     config.log_every_steps = 50

@@ -1,7 +1,7 @@
-"""Makes `python -m decloss_jax` the command line of `decloss_jax.cli`."""
+"""Makes `python -m decloss_jax` the command line of `decloss_jax.commands.cli`."""
 
 import sys
 
-from decloss_jax.cli import main
+from decloss_jax.commands.cli import main
 
 sys.exit(main())

@@ -11,37 +11,18 @@ MODULES = sorted(path.relative_to(REPOSITORY) for path in PACKAGE.rglob("*.py"))
 
 # Lower tiers never import higher ones; parts of one tier do not import each other unless listed below.
 TIERS = (
-    {"checks", "configuration"},
-    {"console", "files", "ops"},
-    {
-        "models",
-        "losses",
-        "metrics",
-        "data",
-        "parallel",
-        "processes",
-        "checkpoint",
-        "journal",
-        "weights",
-        "report",
-    },
-    {"training", "evaluation", "inference", "upscaling", "plots"},
-    {"cli", "__main__", "scripts", "compare_torch", "reproduction"},
+    {"checks", "config"},
+    {"host", "ops"},
+    {"data", "models", "losses", "metrics", "weights"},
+    {"workdir", "inference"},
+    {"training", "evaluation"},
+    {"reproduction", "compare_torch"},
+    {"commands"},
+    {"__main__"},
 )
-SIBLINGS = {
-    ("console", "files"),
-    ("checkpoint", "parallel"),
-    ("weights", "models"),  # a file of weights says which network it is of
-    ("checkpoint", "models"),  # and so does a checkpoint
-    ("training", "inference"),  # validation measures whole images
-    ("evaluation", "inference"),
-    ("cli", "compare_torch"),
-    ("cli", "reproduction"),
-    ("cli", "scripts"),
-    ("__main__", "cli"),
-}
+SIBLINGS = {("weights", "models")}  # a file of weights says which network it is of
 # LPIPS is a network: this file puts features, weights and distance together, a tier above the other metrics.
-COMPOSITIONS = {Path("decloss_jax/metrics/lpips.py"): "evaluation"}
+COMPOSITIONS = {Path("decloss_jax/metrics/lpips.py"): "workdir"}
 
 
 def part_of(module: str) -> str:

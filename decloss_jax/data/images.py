@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from decloss_jax import checks, files
+from decloss_jax import checks
+from decloss_jax.host import files
 
 BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value of the second
 DECODERS = min(8, os.cpu_count() or 1)  # threads; each holds one image, and what is made of it

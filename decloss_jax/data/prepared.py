@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from decloss_jax import checks, files
+from decloss_jax import checks
 from decloss_jax.data.images import count_pixels, decode_image, refuse_unreadable
 from decloss_jax.data.pairs import ImagePair
+from decloss_jax.host import files
 
 DESCRIPTION_FILE = "dataset_info.json"  # marks the folder of a prepared version
 HR_FEATURES = ("hr", "image")  # div2k's name, and that of data sets of single images

@@ -18,11 +18,12 @@ from typing import Any, NoReturn
 
 import tensorflow_datasets as tfds
 
-from decloss_jax import checks, console
+from decloss_jax import checks
 from decloss_jax.data.cache import refuse_unwritable
 from decloss_jax.data.images import open_image, refuse_unreadable
 from decloss_jax.data.pairs import check_sizes
-from decloss_jax.files import locked, sha256
+from decloss_jax.host import console
+from decloss_jax.host.files import locked, sha256
 
 HOME = "https://data.vision.ee.ethz.ch/cvl/DIV2K/"
 SCALES = (2, 3, 4)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from decloss_jax import checks, console
+from decloss_jax import checks
 from decloss_jax.data.pairs import ImagePair
 from decloss_jax.evaluation.methods import own_names
 from decloss_jax.evaluation.page import datasets_of, write_page
 from decloss_jax.evaluation.run import open_sets, pairs_by_name
 from decloss_jax.evaluation.saved import Evaluation, read_evaluation
+from decloss_jax.host import console
 
 LONGEST_FACT = 80  # characters of a fact in an error
 

@@ -9,14 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 from flax import linen as nn
 
-from decloss_jax import checks, console
-from decloss_jax.checkpoint import load_generator as load_checkpoint
-from decloss_jax.checkpoint import trained_stages
-from decloss_jax.inference import on_local_devices, upscale
+from decloss_jax import checks
+from decloss_jax.host import console
+from decloss_jax.inference.tiles import on_local_devices, upscale
 from decloss_jax.ops.padding import Size
 from decloss_jax.ops.resize import bicubic_upscale
 from decloss_jax.weights import describe
 from decloss_jax.weights import load_generator as load_weights
+from decloss_jax.workdir.checkpoint import load_generator as load_checkpoint
+from decloss_jax.workdir.checkpoint import trained_stages
 
 DEFAULT_SCALE = 4  # of bicubic where no generator says
 

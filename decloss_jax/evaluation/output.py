@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decloss_jax import checks, journal
+from decloss_jax import checks
 from decloss_jax.evaluation.conventions import Protocol, describe_protocol, list_weights
 from decloss_jax.evaluation.methods import Method
+from decloss_jax.evaluation.table import write_csv
 from decloss_jax.metrics import METRICS
-from decloss_jax.report.table import write_csv
+from decloss_jax.workdir import journal
 
 MARKS = {"summary.json", "table.csv"}  # files by which a folder is known as an evaluation
 FILES = {"rows.csv", "report.html"} | MARKS

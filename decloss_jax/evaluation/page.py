@@ -8,16 +8,18 @@ from urllib.parse import quote
 
 import numpy as np
 
-from decloss_jax import checks, console, files
+from decloss_jax import checks
 from decloss_jax.data.images import read_image
 from decloss_jax.data.pairs import ImagePair
 from decloss_jax.evaluation.output import PICTURES
+from decloss_jax.evaluation.pictures import choose_side, picture_uri
+from decloss_jax.evaluation.render import Scene, Section, Version, render_page
 from decloss_jax.evaluation.saved import Evaluation
+from decloss_jax.evaluation.table import Column, Line, Table
+from decloss_jax.host import console, files
 from decloss_jax.metrics import METRICS
+from decloss_jax.ops.detail import find_detail
 from decloss_jax.ops.resize import bicubic_upscale
-from decloss_jax.report.page import Scene, Section, Version, render_page
-from decloss_jax.report.pictures import choose_side, find_detail, picture_uri
-from decloss_jax.report.table import Column, Line, Table
 
 BICUBIC = "bicubic"  # where it is no method, the page makes it of the LR image
 SAMPLES_PER_SET = 4  # images on the page

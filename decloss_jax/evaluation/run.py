@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from decloss_jax import checks, console
+from decloss_jax import checks
 from decloss_jax.data.folder import find_all_pairs
 from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.photographs import find_photographs
@@ -16,9 +16,10 @@ from decloss_jax.evaluation.methods import Method
 from decloss_jax.evaluation.output import FILES, PICTURES, Result, folder_that_appears, write_method
 from decloss_jax.evaluation.page import make_table, write_page
 from decloss_jax.evaluation.saved import read_evaluation
+from decloss_jax.evaluation.table import Table, table_csv
+from decloss_jax.host import console
 from decloss_jax.metrics import METRICS
 from decloss_jax.ops.padding import shared_shapes
-from decloss_jax.report.table import Table, table_csv
 
 PHOTOGRAPHS = "photographs"  # in --data: the held-out ones that come with scikit-image
 

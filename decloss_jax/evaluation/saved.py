@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from decloss_jax import checks, files
+from decloss_jax import checks
+from decloss_jax.host import files
 from decloss_jax.metrics import METRICS
 
 LARGEST_VALUE = 1e6  # no metric comes near it

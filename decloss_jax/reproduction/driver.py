@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from decloss_jax import checks, console
+from decloss_jax import checks
 from decloss_jax.evaluation.comparison import compare
 from decloss_jax.evaluation.conventions import choose_protocol
 from decloss_jax.evaluation.run import open_sets
+from decloss_jax.host import console
 from decloss_jax.reproduction import embedding, figures, tables
 from decloss_jax.reproduction.paper import EXPERIMENTS, SCALE, Row
 from decloss_jax.reproduction.runs import (

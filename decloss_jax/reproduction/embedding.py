@@ -7,12 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from decloss_jax import files
 from decloss_jax.evaluation.output import PICTURES
 from decloss_jax.evaluation.run import ImageSet, open_sets
+from decloss_jax.evaluation.table import write_csv
+from decloss_jax.host import files
+from decloss_jax.ops.detail import find_detail
 from decloss_jax.ops.patches import extract_patches
-from decloss_jax.report.pictures import find_detail
-from decloss_jax.report.table import write_csv
 from decloss_jax.reproduction.figures import load_picture, with_pictures
 from decloss_jax.reproduction.paper import SCALE
 from decloss_jax.reproduction.runs import Measured, Settings

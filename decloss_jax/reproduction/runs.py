@@ -22,16 +22,18 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import decloss_jax
-from decloss_jax import checks, console, evaluation, files, journal
-from decloss_jax.checkpoint import STAGES
-from decloss_jax.configuration import flatten
+from decloss_jax import checks, evaluation
+from decloss_jax.config import flatten
 from decloss_jax.data.folder import split_roots
 from decloss_jax.evaluation.conventions import Protocol
 from decloss_jax.evaluation.methods import load_methods
 from decloss_jax.evaluation.run import ImageSet, open_sets
+from decloss_jax.host import console, files
 from decloss_jax.reproduction.paper import SCALE, Row
 from decloss_jax.training import loop
-from decloss_jax.training.workdir import PATH_FIELDS, REPORTING_FIELDS
+from decloss_jax.workdir import journal
+from decloss_jax.workdir.checkpoint import STAGES
+from decloss_jax.workdir.claim import PATH_FIELDS, REPORTING_FIELDS
 
 # Fields that --set cannot change, and what to do instead.
 FIXED_FIELDS = {"seed": "give --seeds", "model.scale": "leave it: the paper's numbers are for 4"}

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from decloss_jax import checks, files
+from decloss_jax import checks
 from decloss_jax.evaluation.conventions import Protocol, describe_protocol
-from decloss_jax.report.table import write_csv
+from decloss_jax.evaluation.table import write_csv
+from decloss_jax.host import files
 from decloss_jax.reproduction.paper import SCALE, Experiment, Printed, Row
 from decloss_jax.reproduction.runs import Measured, Settings, without_paths
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from decloss_jax import checks, parallel
+from decloss_jax import checks
+from decloss_jax.host import parallel
 from decloss_jax.losses import adversarial
 from decloss_jax.models import VGGDiscriminator
 from decloss_jax.models.discriminator import count_stages

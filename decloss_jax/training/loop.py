@@ -19,13 +19,13 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from decloss_jax import checkpoint, checks, console, parallel
-from decloss_jax.configuration import flatten
+from decloss_jax import checks
+from decloss_jax.config import flatten
 from decloss_jax.data.cache import PairedImages, open_cache
 from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.pipeline import Batch, batches, check_crops
 from decloss_jax.data.sources import build_source
-from decloss_jax.journal import Journal, summary, versions
+from decloss_jax.host import console, parallel
 from decloss_jax.models import VGGDiscriminator, build_model
 from decloss_jax.training.adversary import Adversary, build_adversary
 from decloss_jax.training.optim import build_optimizer, build_schedule
@@ -33,7 +33,9 @@ from decloss_jax.training.state import TrainState, abstract_state, initial_param
 from decloss_jax.training.step import TrainStep, make_train_step
 from decloss_jax.training.terms import active_weights, build_terms
 from decloss_jax.training.validation import check_sizes, validate
-from decloss_jax.training.workdir import StopRequest, check_same_config, claim, record_config
+from decloss_jax.workdir import checkpoint
+from decloss_jax.workdir.claim import StopRequest, check_same_config, claim, record_config
+from decloss_jax.workdir.journal import Journal, summary, versions
 
 # Steps that may be under way on the devices before the loss of the oldest is looked at.
 STEPS_IN_FLIGHT = 2

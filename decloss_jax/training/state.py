@@ -13,11 +13,13 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from decloss_jax import checkpoint, checks, parallel
+from decloss_jax import checks
+from decloss_jax.host import parallel
 from decloss_jax.models import VGGDiscriminator, check_params
 from decloss_jax.training.adversary import draw_variables
 from decloss_jax.weights import describe, load_generator
 from decloss_jax.weights.generators import ASSUMED
+from decloss_jax.workdir import checkpoint
 
 
 @flax.struct.dataclass

@@ -16,7 +16,7 @@ from flax import linen as nn
 from jax import Array
 from jax.sharding import Mesh
 
-from decloss_jax import parallel
+from decloss_jax.host import parallel
 from decloss_jax.losses.objective import TermFunction, objective
 from decloss_jax.training.adversary import Adversary
 from decloss_jax.training.state import DiscriminatorState, TrainState

@@ -8,7 +8,8 @@ import jax
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from decloss_jax import checks, parallel
+from decloss_jax import checks
+from decloss_jax.host import parallel
 from decloss_jax.losses.decloss import decloss_terms
 from decloss_jax.losses.perceptual import CRITERIA, perceptual_loss
 from decloss_jax.losses.pixel import l1_loss

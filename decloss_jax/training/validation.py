@@ -8,10 +8,10 @@ from flax import linen as nn
 
 from decloss_jax import checks
 from decloss_jax.data.cache import PairedImages
-from decloss_jax.inference import upscale
+from decloss_jax.inference.tiles import upscale
 from decloss_jax.metrics.fidelity import psnr
+from decloss_jax.ops.detail import find_detail
 from decloss_jax.ops.padding import shared_shapes
-from decloss_jax.report.pictures import find_detail
 
 
 def check_sizes(images: PairedImages, scale: int) -> None:

@@ -13,7 +13,8 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict
 
 import decloss_jax
-from decloss_jax import checks, files
+from decloss_jax import checks
+from decloss_jax.host import files
 from decloss_jax.models import MODELS
 from decloss_jax.models.edsr import EDSR
 from decloss_jax.weights import dialects

@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from decloss_jax import checks, files
+from decloss_jax import checks
+from decloss_jax.host import files
 from decloss_jax.weights.pickles import STATE_DICT_ONLY, Refusal, Storage, Tensor, interpret, quote
 
 ZIP_MAGIC = b"PK\x03\x04"

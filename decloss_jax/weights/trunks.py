@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from decloss_jax import checks, console, files
+from decloss_jax import checks
+from decloss_jax.host import console, files
 from decloss_jax.weights.torch_reader import read_torch
 
 Convolutions = tuple[dict[str, np.ndarray], ...]

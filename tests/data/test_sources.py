@@ -8,7 +8,7 @@ from decloss_jax.checks import UserError
 from decloss_jax.data.folder import find_all_pairs
 from decloss_jax.data.sources import SOURCES
 from decloss_jax.ops.resize import bicubic_downscale
-from decloss_jax.training.workdir import place
+from decloss_jax.workdir.claim import place
 
 
 def paths(pairs, root):

@@ -9,7 +9,8 @@ import pytest
 from command_line import assert_one_sentence, run
 from PIL import Image
 
-from decloss_jax import cli, evaluation
+from decloss_jax import evaluation
+from decloss_jax.commands import cli
 from decloss_jax.evaluation.conventions import choose_protocol
 from decloss_jax.evaluation.methods import Method
 from decloss_jax.evaluation.saved import find_evaluations, read_evaluation

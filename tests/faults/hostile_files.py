@@ -22,13 +22,15 @@ import tensorstore
 import torch
 from hostile_images import deflate_zeros, encoded
 
-from decloss_jax import checkpoint, evaluation, parallel
+from decloss_jax import evaluation
 from decloss_jax.evaluation.conventions import choose_protocol
 from decloss_jax.evaluation.methods import load_methods
+from decloss_jax.host import parallel
 from decloss_jax.models import EDSR
 from decloss_jax.training.optim import build_optimizer
 from decloss_jax.training.state import draw_params, start_stage
 from decloss_jax.weights import save_generator
+from decloss_jax.workdir import checkpoint
 
 MODEL = EDSR(scale=4, features=4, blocks=1)
 CONFIG = {"model": {"name": "edsr", "scale": 4, "features": 4, "blocks": 1}, "batch_size": 4}

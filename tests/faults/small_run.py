@@ -18,9 +18,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 from command_line import CACHE, REPOSITORY, command, environment
 
-from decloss_jax import checkpoint, journal
+from decloss_jax.workdir import checkpoint, journal
 
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = REPOSITORY / "results" / "trials"
 # 30 December 1989 to 2 May 2099: where a clock that jumps may put a file's time.
 EARLIEST, LATEST = 631_000_000, 4_081_000_000
 

@@ -30,14 +30,15 @@ from hostile_files import (
 from hostile_images import encoded
 from PIL import Image
 
-from decloss_jax import checkpoint, checks, journal
+from decloss_jax import checks
 from decloss_jax.checks import UserError
-from decloss_jax.console import printable
 from decloss_jax.data.prepared import find_records
 from decloss_jax.evaluation.comparison import compare
-from decloss_jax.plots import draw_runs
-from decloss_jax.training.workdir import check_same_config
+from decloss_jax.host.console import printable
 from decloss_jax.weights import load_generator
+from decloss_jax.workdir import checkpoint, journal
+from decloss_jax.workdir.claim import check_same_config
+from decloss_jax.workdir.plots import draw_runs
 
 
 @pytest.fixture(autouse=True)

@@ -10,18 +10,19 @@ from command_line import run
 from hostile_images import encoded, harmless_images, hostile_images, many_directories, plain_tiff, png, webp
 from PIL import Image
 
-from decloss_jax import evaluation, files
+from decloss_jax import evaluation
 from decloss_jax.checks import UserError
 from decloss_jax.data import images
 from decloss_jax.data.cache import open_cache
 from decloss_jax.data.check import check_data
 from decloss_jax.data.folder import find_pairs
 from decloss_jax.data.images import count_pixels, list_images, read_image
-from decloss_jax.data.pictures import read_picture
 from decloss_jax.evaluation.conventions import choose_protocol
 from decloss_jax.evaluation.methods import Method, load_methods
-from decloss_jax.journal import Journal
-from decloss_jax.upscaling import upscale_files
+from decloss_jax.host import files
+from decloss_jax.inference.files import upscale_files
+from decloss_jax.inference.pictures import read_picture
+from decloss_jax.workdir.journal import Journal
 
 SCALE = 2
 NAMES = (

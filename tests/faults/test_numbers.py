@@ -13,11 +13,14 @@ from command_line import CACHE
 from small_run import final_arrays, records_without_speed
 
 from configs import quickstart
-from decloss_jax import checkpoint, checks, parallel
+from decloss_jax import checks
+from decloss_jax.host import parallel
 from decloss_jax.models import EDSR
-from decloss_jax.training import loop, terms, workdir
+from decloss_jax.training import loop, terms
 from decloss_jax.training.state import draw_params
 from decloss_jax.weights import save_generator
+from decloss_jax.workdir import checkpoint
+from decloss_jax.workdir import claim as workdir
 
 STEPS = 20
 

@@ -8,7 +8,7 @@ from command_line import REPOSITORY
 
 IN_A_CALLBACK = """
 import gc, signal, sys, time
-from decloss_jax import scripts
+from decloss_jax.commands import scripts
 
 def main(arguments):
     def callback(phase, info):
@@ -24,7 +24,7 @@ scripts.run(main, resumes={resumes})
 """
 AT_THE_END = """
 import signal
-from decloss_jax import scripts
+from decloss_jax.commands import scripts
 
 def main(arguments):
     raise scripts.Terminated(143)

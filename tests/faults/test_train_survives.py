@@ -17,7 +17,7 @@ from small_run import (
     wait_until,
 )
 
-from decloss_jax import checkpoint, journal
+from decloss_jax.workdir import checkpoint, journal
 
 
 def steps_of(run: SmallRun) -> list[int]:

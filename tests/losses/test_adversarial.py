@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from decloss_jax import parallel
+from decloss_jax.host import parallel
 from decloss_jax.losses.adversarial import (
     gan_discriminator_loss,
     gan_generator_loss,

@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec
 from torch import nn
 from torch.nn.functional import leaky_relu
 
-from decloss_jax import parallel
 from decloss_jax.checks import UserError
+from decloss_jax.host import parallel
 from decloss_jax.models.discriminator import VGGDiscriminator, count_stages
 from decloss_jax.weights import read_torch
 from decloss_jax.weights.discriminators import discriminator_variables

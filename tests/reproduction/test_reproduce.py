@@ -13,9 +13,9 @@ import pytest
 from command_line import CACHE, REPOSITORY, assert_one_sentence, run
 from PIL import Image
 
-from decloss_jax import checkpoint, journal
 from decloss_jax.reproduction.paper import EXPERIMENTS
 from decloss_jax.reproduction.runs import Settings, config_hash, row_config
+from decloss_jax.workdir import checkpoint, journal
 
 TINY = {
     "data.source": "photographs",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent / "fuzz_readers.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "trials" / "fuzz_readers.py"
 
 # The fuzzer with a reader that hangs on every file that the fuzzer makes.
 WITH_A_READER_THAT_HANGS = f"""

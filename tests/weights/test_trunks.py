@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch_trunks import randomize, to_convolutions, torch_trunk
 
-from decloss_jax import files
 from decloss_jax.checks import UserError
+from decloss_jax.host import files
 from decloss_jax.weights import trunks
 from decloss_jax.weights.trunks import ArrayUnpickler, load_lpips_linear, load_trunk
 

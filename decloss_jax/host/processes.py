@@ -1,0 +1,87 @@
+"""Several processes of one run, on one machine or many: how they find each other, and notice a death."""
+
+import re
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from decloss_jax import checks
+from decloss_jax.host import console
+
+JOIN_SECONDS = 300  # that processes wait for each other at the start
+HEARTBEAT_SECONDS = 20  # without a sign of life, after which a process counts as dead
+# What Gloo (CPU), NCCL (GPU) and JAX's coordination service say when another process has gone.
+GONE = re.compile(r"gloo|nccl|coordination|heartbeat|unavailable|barrier|connection", re.IGNORECASE)
+
+
+def join(coordinator: str | None, count: int, index: int) -> None:
+    """Joins this process, number `index`, to the `count` of a run; `coordinator` is HOST:PORT of process 0.
+
+    Each has all the devices that it sees. The death of one ends the others: at once where they wait for it in
+    a collective operation on the CPU, and after `HEARTBEAT_SECONDS` in any case.
+
+    Raises:
+        UserError: the numbers do not fit, or process 0 or one of the others cannot be reached.
+    """
+    host, _, port = (coordinator or "").rpartition(":")
+    checks.check(
+        bool(host) and port.isdigit() and index < count,
+        "--coordinator and --process",
+        expected=f"HOST:PORT of process 0 and a number from 0 to {count - 1}",
+        got=f"{coordinator} and {index}",
+        remedy="give each process the same --coordinator and its own --process",
+    )
+    try:
+        if index == 0:
+            socket.create_server(("", int(port))).close()
+        else:
+            socket.getaddrinfo(host, port)
+    except (OSError, OverflowError) as error:
+        checks.fail(
+            f"--coordinator={coordinator}",
+            expected="a free port of process 0" if index == 0 else "a machine that can be found",
+            got=getattr(error, "strerror", None) or error,
+            remedy="give each process the same HOST:PORT, where process 0 is to run",
+        )
+    if index == 0:
+        console.say(f"waiting for {count - 1} other processes at {coordinator}")
+    # In a thread, as signals are answered only while the first one waits in Python.
+    try:
+        ThreadPoolExecutor(1).submit(initialize, f"{host}:{port}", count, index).result(JOIN_SECONDS)
+    except TimeoutError:
+        checks.fail(
+            f"--coordinator={coordinator}",
+            expected=f"{count} processes that find process 0 there",
+            got=f"not all of them within {JOIN_SECONDS} s",
+            remedy="start all of them, each with its own --process, where the port can be reached",
+        )
+
+
+def initialize(coordinator: str, count: int, index: int) -> None:
+    """Connects the processes; returns when all are there."""
+    import jax
+
+    # JAX would take SIGTERM for itself; the loop has its own way to stop all processes at the same step.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(
+        coordinator,
+        count,
+        index,
+        cluster_detection_method="deactivate",  # under Slurm it would take one GPU of those it sees
+        initialization_timeout=2 * JOIN_SECONDS,  # at its end the process would be aborted with a stack trace
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+    )
+
+
+def has_joined() -> bool:
+    """Tells whether this process is one of several."""
+    if "jax" not in sys.modules:
+        return False
+    import jax
+
+    return jax.distributed.is_initialized()
+
+
+def comes_of_a_death(error: BaseException) -> bool:
+    """Tells whether an error looks like what follows the death of another process."""
+    return GONE.search(str(error)) is not None

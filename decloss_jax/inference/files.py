@@ -1,0 +1,264 @@
+"""Upscales people's picture files: colour by the network, alpha by MATLAB's bicubic."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from decloss_jax import checks
+from decloss_jax.data.images import IMAGE_SUFFIXES, open_image, refuse_unreadable
+from decloss_jax.host import console
+from decloss_jax.inference.pictures import (
+    Picture,
+    check_writable,
+    read_picture,
+    without_idle_alpha,
+    write_picture,
+)
+from decloss_jax.ops.padding import Size, shared_shapes
+from decloss_jax.ops.quantize import dequantize, quantize
+from decloss_jax.ops.resize import imresize
+
+ORIENTATION = 0x0112  # EXIF's tag
+TURNED = (5, 6, 7, 8)  # its values that exchange height and width
+ALPHA_ROWS = 256  # rows of alpha that are resized at once
+ALPHA_OVERLAP = 4  # more than the bicubic kernel sees, which is 2
+
+
+class Upscale(Protocol):
+    """Super-resolves one image, as `inference.upscale` does with a network bound to it."""
+
+    def __call__(
+        self, low: np.ndarray, *, shape: Size, dtype: np.dtype, advance: Callable[[int], None]
+    ) -> np.ndarray:
+        """Returns [s h,s w,3] of `dtype` for [h,w,3], uint8, uint16 or floats in [0,1]."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picture to upscale: where it is, where it goes, and the height and width that its header tells."""
+
+    source: Path
+    target: Path
+    size: Size
+
+
+def upscale_files(
+    network: Upscale,
+    source: Path,
+    target: Path,
+    *,
+    scale: int,
+    ending: str | None = None,
+    overwrite: bool = False,
+) -> list[str]:
+    """Upscales a picture, or every picture below a folder; a failing one does not stop the others.
+
+    Args:
+        network: super-resolves one image.
+        source: a picture, or a folder.
+        target: for a picture, the file to write or a folder to write it to; for a folder, a folder, in which
+            the files get the same names and sub-folders.
+        scale: s.
+        ending: of the files written, such as ".png", when it is not that of the picture or of `target`.
+        overwrite: whether existing files may be replaced.
+
+    Returns:
+        One sentence for each picture that failed.
+
+    Raises:
+        UserError: no picture in `source`, or two pictures that would become one file.
+    """
+    jobs: list[Job] = []
+    problems: list[str | None] = []
+    plan = plan_files(source, target, ending)
+    for folder in dict.fromkeys(goal.parent for _, goal in plan):
+        check_place(folder, target if source.is_dir() else folder)
+    for path, goal in plan:
+        try:
+            jobs.append(Job(path, goal, check_job(path, goal, scale, overwrite)))
+        except checks.UserError as error:
+            problems.append(str(error))
+    shapes = shared_shapes(job.size for job in jobs) if jobs else {}
+    total = sum(height * width for height, width in (job.size for job in jobs))
+    with console.progress("upscaling", total, unit="pixel") as advance:
+        for job in jobs:
+            problems.append(upscale_file(network, job, scale, shapes[job.size], advance))
+    return [problem for problem in problems if problem]
+
+
+def upscale_file(
+    network: Upscale, job: Job, scale: int, shape: Size, advance: Callable[..., None]
+) -> str | None:
+    """Upscales one picture file; returns what went wrong, in one sentence."""
+    done, problem = 0, None
+
+    def report(pixels: int) -> None:
+        nonlocal done
+        done += pixels
+        advance(job.source.name, count=pixels)
+
+    try:
+        picture = without_idle_alpha(read_picture(job.source), job.target)
+        height, width = picture.color.shape[:2]
+        check_writable(job.target, scale * height, scale * width, alpha=picture.alpha is not None)
+        write_picture(job.target, upscale_picture(network, picture, scale, shape, report))
+    except checks.UserError as error:
+        problem = str(error)
+    except OSError as error:
+        problem = (
+            f"{job.target}: expected a place to write to, got {error.strerror or error}; make room there."
+        )
+    except MemoryError:
+        problem = f"{job.source}: expected memory for the result, got too little; close other programs."
+    report(job.size[0] * job.size[1] - done)
+    return problem
+
+
+def plan_files(source: Path, target: Path, ending: str | None) -> list[tuple[Path, Path]]:
+    """Lists which file is to become which; a `target` inside `source` is not looked into."""
+    if source.is_file():
+        goal = target / source.name if target.is_dir() else target
+        checks.check(
+            bool(goal.suffix),
+            str(target),
+            expected="a file with an ending, or a folder that is there",
+            got="neither",
+            remedy="write the ending, such as .png, or make the folder",
+        )
+        return [(source, goal.with_suffix(ending) if ending else goal)]
+    inside = target.resolve()
+    found = sorted(
+        path
+        for path in source.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(source).parts)
+        and not path.is_dir()
+        and (inside == source.resolve() or inside not in Path(os.path.realpath(path)).parents)
+    )
+    checks.check(
+        bool(found),
+        str(source),
+        expected=f"a picture, or a folder of them ({', '.join(IMAGE_SUFFIXES)})",
+        got="no picture"
+        if source.is_dir()
+        else "a pipe or a device"
+        if source.exists()
+        else "no such file or folder",
+        remedy="check the path",
+    )
+    plan: dict[Path, Path] = {}
+    for path in found:
+        goal = target / path.relative_to(source)
+        goal = goal.with_suffix(ending) if ending else goal
+        checks.check(
+            goal not in plan,
+            str(path),
+            expected="a name of its own among the pictures written",
+            got=f"{goal.name}, which {plan.get(goal, path).name} gets too",
+            remedy="rename one of the two",
+        )
+        plan[goal] = path
+    return [(path, goal) for goal, path in plan.items()]
+
+
+def check_place(folder: Path, root: Path) -> None:
+    """Raises `UserError` unless a folder is there, or can be made, can be written to, and lies in `root`."""
+    checks.check(
+        Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root)),
+        str(folder),
+        expected=f"a folder in {root}",
+        got=f"a link to {os.path.realpath(folder)}",
+        remedy="take the link away, or write there directly",
+    )
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    checks.check(
+        there.is_dir() and os.access(there, os.W_OK),
+        str(folder),
+        expected="a folder that can be written to",
+        got=f"{there}, which cannot" if there.is_dir() else f"{there}, which is no folder",
+        remedy="choose another place",
+    )
+
+
+def check_job(source: Path, target: Path, scale: int, overwrite: bool) -> Size:
+    """Refuses what can be refused before any work, and returns the picture's height and width.
+
+    Raises:
+        UserError: the target exists or cannot hold the picture, or the picture's header cannot be read.
+    """
+    checks.check(
+        overwrite or not os.path.lexists(target),
+        str(target),
+        expected="a new file",
+        got="an existing one",
+        remedy="choose another name or give --overwrite",
+    )
+    with refuse_unreadable(str(source)), open_image(source) as image:
+        width, height = image.size
+        if image.getexif().get(ORIENTATION) in TURNED:
+            width, height = height, width
+    check_writable(target, scale * height, scale * width, alpha=False)  # whether it has any is not known yet
+    return height, width
+
+
+def upscale_picture(
+    network: Upscale, picture: Picture, scale: int, shape: Size, report: Callable[[int], None]
+) -> Picture:
+    """Upscales a picture and keeps what it is: gray stays gray, alpha stays, 16 bits stay."""
+    dtype = picture.color.dtype
+    visible = picture.color
+    if picture.alpha is not None:
+        visible = fill_transparent(dequantize(picture.color), dequantize(picture.alpha))
+    color = network(visible, shape=shape, dtype=dtype, advance=report)
+    alpha = None if picture.alpha is None else upscale_alpha(picture.alpha, scale)
+    return replace(picture, color=color, alpha=alpha)
+
+
+def upscale_alpha(alpha: np.ndarray, scale: int) -> np.ndarray:
+    """Resizes [h,w] uint8 or uint16 by MATLAB's bicubic to [s h,s w], in strips to save memory."""
+    height, width = alpha.shape
+    resized = np.empty((scale * height, scale * width), alpha.dtype)
+    for start in range(0, height, ALPHA_ROWS):
+        end = min(start + ALPHA_ROWS, height)
+        first = max(0, start - ALPHA_OVERLAP)
+        strip = dequantize(alpha[first : end + ALPHA_OVERLAP])
+        part = imresize(strip[..., None], scale)[scale * (start - first) : scale * (end - first), :, 0]
+        resized[scale * start : scale * end] = quantize(part, alpha.dtype)
+    return resized
+
+
+def fill_transparent(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Replaces the colours under transparency by those of the visible surroundings.
+
+    What lies under alpha 0 is arbitrary, often black, and the network would draw it into the visible edge
+    as a dark fringe. So an invisible pixel takes its colour from a picture of half the size, filled in the
+    same way; below an alpha of 1/8, where files hardly tell colours, a pixel is mixed with that.
+
+    Args:
+        color: [H,W,3].
+        alpha: [H,W] in [0,1].
+
+    Returns:
+        [H,W,3] float32; equal to `color` where alpha is 1/8 or more.
+    """
+    weight = alpha[..., None].astype(np.float32)
+    own = np.minimum(8 * weight, np.float32(1))
+    if own.min() == 1 or weight.size == 1:
+        return color
+    height, width = alpha.shape
+    odd = ((0, height % 2), (0, width % 2), (0, 0))
+    weights = sum_of_quarters(np.pad(weight, odd))
+    colors = sum_of_quarters(np.pad(weight * color, odd)) / np.maximum(weights, np.float32(1e-6))
+    coarse = fill_transparent(colors, np.minimum(weights[..., 0], 1))
+    surroundings = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    return own * color + (1 - own) * surroundings
+
+
+def sum_of_quarters(image: np.ndarray) -> np.ndarray:
+    """Adds up each 2x2 block: [2H,2W,C] -> [H,W,C]."""
+    height, width, channels = image.shape
+    return image.reshape(height // 2, 2, width // 2, 2, channels).sum(axis=(1, 3))

@@ -1,1 +1,0 @@
-"""Tables and pages of results; they are handed plain values and know no metric and no network."""

@@ -1,0 +1,331 @@
+"""Checkpoints of a run, by Orbax: atomic, latest and best kept, checked by SHA-256 before they are used.
+
+    WORKDIR/checkpoints/STAGE/STEP/       the state, the config, the validation metrics, SHA256SUMS
+    WORKDIR/checkpoints/set_aside/        damaged or unfinished steps, moved out of the way when found
+
+Orbax does not notice a flipped bit in its data files, hence the list of hashes. It is written last, so a step
+without one was never finished.
+
+A workdir may come from a stranger. The names in the list are compared with those of the files that are there,
+and never followed; sizes are checked before anything is read.
+"""
+
+import math
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import linen as nn
+from jax.sharding import Sharding
+from orbax.checkpoint import checkpoint_managers
+
+from decloss_jax import checks
+from decloss_jax.host import console, files, parallel
+from decloss_jax.models import build_model, check_params
+
+STAGES = ("pretrain", "finetune")
+KEPT_LATEST = 2
+SUMS = "SHA256SUMS"
+UNEVALUATED = "unevaluated"
+NOT_OURS = "do not use it, or fetch it again"
+
+# Parameters may be so many bytes, or so many times their files: trained ones hardly compress.
+SIZE_IN_ANY_FILES = 2**26
+EXPANSION_LIMIT = 16
+
+
+def list_files(step_directory: Path) -> list[str]:
+    """Lists the files of a step but the list of hashes, by their relative names."""
+    found = (path for path in step_directory.rglob("*") if path.is_file() and path.name != SUMS)
+    return sorted(path.relative_to(step_directory).as_posix() for path in found)
+
+
+def write_sums(step_directory: Path) -> None:
+    """Writes the hashes of all files of a finished step, in the format of `sha256sum`."""
+    lines = [f"{files.sha256(step_directory / name)}  {name}\n" for name in list_files(step_directory)]
+    files.write_atomically(step_directory / SUMS, "".join(lines))
+
+
+def find_damage(step_directory: Path) -> str | None:
+    """Returns what is wrong with a step (one clause), or None when every file is as it was written."""
+    sums = step_directory / SUMS
+    if not sums.is_file():
+        return "its removal or saving was cut off"
+    for path in (step_directory, *step_directory.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            return f"{path.name} is a link, a pipe or a device"
+    lines = sums.read_text(errors="replace").splitlines()
+    digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    present = list_files(step_directory)
+    if unlisted := [name for name in present if name not in digests]:
+        return f"{unlisted[0]} is not in {SUMS}"
+    if missing := [name for name in digests if name not in present]:
+        return f"{missing[0]} is missing"
+    for name, digest in digests.items():
+        if files.sha256(step_directory / name) != digest:
+            return f"{name} is not what was written"
+    return None
+
+
+class StageCheckpoints:
+    """The checkpoints of one stage of a run.
+
+    Args:
+        workdir: the run's folder.
+        stage: "pretrain" or "finetune".
+        config: written into each step, so that a checkpoint explains itself.
+        best: the validation metric whose highest value marks the best step.
+    """
+
+    def __init__(self, workdir: Path, stage: str, *, config: Mapping[str, Any], best: str = "psnr_y"):
+        self._config = dict(config)
+        self._best = best
+        # Orbax wants absolute paths; and it would take a folder of ours for a step's.
+        self.directory = Path(workdir).resolve() / "checkpoints" / stage
+        self._aside = self.directory.parent / "set_aside"
+        if parallel.is_first_process():
+            self._set_aside_damaged()
+        parallel.wait_for_all(f"{stage} checkpoints checked")
+        self.directory.mkdir(parents=True, exist_ok=True)  # so that what Orbax then meets is not the system's
+        with refuse_foreign(self.directory):
+            self._manager = ocp.CheckpointManager(self.directory, options=self._options())
+
+    def _options(self) -> ocp.CheckpointManagerOptions:
+        def metric(metrics) -> float:
+            return metrics[self._best]
+
+        # `max_to_keep` with `best_fn` would delete the newest step; this keeps the newest and the best.
+        policy = checkpoint_managers.AnyPreservationPolicy(
+            [
+                checkpoint_managers.LatestN(KEPT_LATEST),
+                checkpoint_managers.BestN(get_metric_fn=metric, n=1, keep_checkpoints_without_metrics=False),
+            ]
+        )
+        return ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=metric, best_mode="max")
+
+    def _set_aside_damaged(self) -> None:
+        """Moves steps that cannot be trusted out of Orbax's sight, and says so; removes torn saves."""
+        for torn in self.directory.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(torn)
+        for step in step_directories(self.directory):
+            damage = find_damage(step)
+            if damage is not None:
+                target = self._aside / f"{self.directory.name}-{step.name}"
+                console.say(f"checkpoint {step.name} is set aside in {self._aside}: {damage}")
+                shutil.rmtree(target, ignore_errors=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(step, target)
+
+    def latest_step(self) -> int | None:
+        """Returns the step of the newest sound checkpoint."""
+        return self._manager.latest_step()
+
+    def save(
+        self,
+        step: int,
+        state: Any,
+        metrics: Mapping[str, float] | None,
+        *,
+        unevaluated: Mapping[str, Any] | None = None,
+        replacing: bool = False,
+    ) -> None:
+        """Saves the state of `step` and returns when it is safely on disk; an existing step is kept.
+
+        Args:
+            step: the number of updates done.
+            state: the state after them.
+            metrics: of the evaluation of this step, where there was one.
+            unevaluated: what the journal is to say of a step whose evaluation was cut off.
+            replacing: the step is there, and its evaluation is finished now; the same on all processes.
+
+        Raises:
+            OSError: the system refused to write, as on a full disk; the steps before are untouched.
+        """
+        if step in self._manager.all_steps() and not replacing:
+            return
+        items = {"state": ocp.args.PyTreeSave(state), "config": ocp.args.JsonSave(self._config)}
+        if unevaluated is not None:
+            items[UNEVALUATED] = ocp.args.JsonSave(dict(unevaluated))
+        args = ocp.args.Composite(**items)
+        with system_errors(self.directory / str(step)):
+            if parallel.is_first_process():
+                files.check_room(self.directory, room_for(state))
+            if replacing:
+                self._manager.delete(step)
+            self._manager.save(step, args=args, metrics=dict(metrics) if metrics is not None else None)
+            self._manager.wait_until_finished()
+        if parallel.is_first_process():
+            write_sums(self.directory / str(step))
+
+    def restore(self, step: int, abstract: Any, sharding: Sharding) -> Any:
+        """Restores the state of `step`: shapes and dtypes of `abstract`, placed as `sharding` says."""
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
+        )
+        args = ocp.args.PyTreeRestore(
+            target, restore_args=ocp.checkpoint_utils.construct_restore_args(target)
+        )
+        with refuse_foreign(self.directory / str(step)):
+            return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+
+    def unevaluated(self, step: int) -> dict[str, Any] | None:
+        """Returns what was handed to `save` as `unevaluated`; None for a step whose evaluation is done."""
+        path = self.directory / str(step) / UNEVALUATED / "metadata"
+        return files.read_json(path) if path.exists() else None
+
+    def __enter__(self) -> "StageCheckpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._manager.close()
+
+
+def room_for(state: Any) -> int:
+    """Returns the bytes that a saved state may take at most, with its descriptions and half-filled blocks."""
+    leaves = jax.tree.leaves(state)
+    return int(1.1 * sum(leaf.nbytes for leaf in leaves)) + 1024 * len(leaves) + 2**17
+
+
+@contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Turns what TensorStore makes of an error of the system back into `OSError`, with the name of `path`."""
+    try:
+        with late_errors_unsaid(), files.named(path):
+            yield
+    except ValueError as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+
+
+@contextmanager
+def late_errors_unsaid() -> Iterator[None]:
+    """Keeps TensorStore from printing a traceback for each file that it was at when another one failed.
+
+    Orbax does not wait for those after a failure, so they may come late: then the hook stays.
+    """
+    before = sys.unraisablehook
+
+    def without_late_errors(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = without_late_errors
+    yield
+    sys.unraisablehook = before
+
+
+def step_directories(directory: Path) -> list[Path]:
+    """Lists the folders of the finished steps of a stage, oldest first."""
+    if not directory.is_dir():
+        return []
+    return sorted((path for path in directory.iterdir() if path.name.isdecimal()), key=lambda p: int(p.name))
+
+
+def trained_stages(workdir: Path) -> list[str]:
+    """Lists the stages of which a run has checkpoints, in order."""
+    return [stage for stage in STAGES if step_directories(Path(workdir) / "checkpoints" / stage)]
+
+
+def load_generator(workdir: str | Path, *, stage: str | None = None) -> tuple[nn.Module, Any, dict[str, Any]]:
+    """Loads the generator from the newest sound checkpoint of a run.
+
+    Args:
+        workdir: the run's folder.
+        stage: "pretrain" or "finetune"; by default the last one that has a checkpoint.
+
+    Returns:
+        The Flax model that the run's config describes, its parameters (NumPy arrays), and a description with
+        `stage`, `step` and `checkpoint_sha256` (the hash of the list of hashes).
+
+    Raises:
+        UserError: no checkpoint, none that is whole, or one that train.py did not write.
+    """
+    root = Path(workdir).resolve()
+    stages = trained_stages(root)
+    checks.check(
+        bool(stages) and (stage is None or stage in stages),
+        f"workdir {workdir}",
+        expected=f"a folder with checkpoints{f' of {stage}' if stage else ''}",
+        got=f"checkpoints of {' and '.join(stages)}" if stages else "none",
+        remedy="give the --workdir of a run of train.py",
+    )
+    directory = root / "checkpoints" / (stage or stages[-1])
+    for step in reversed(step_directories(directory)):
+        damage = find_damage(step)
+        if damage is not None:
+            console.say(f"checkpoint {step.name} of {directory.name} is passed over: {damage}")
+            continue
+        with refuse_foreign(step):
+            model = build_model(dict(files.read_json(step / "config" / "metadata")["model"]))
+            params = restore_params(step / "state")
+            check_params("its parameters", model, params, remedy=NOT_OURS)
+        description = {
+            "stage": directory.name,
+            "step": int(step.name),
+            "checkpoint_sha256": files.sha256(step / SUMS),
+        }
+        return model, params, description
+    checks.fail(
+        f"checkpoints in {directory}",
+        expected="at least one whole step",
+        got="only damaged ones",
+        remedy="restore the folder from a copy or train again",
+    )
+
+
+@contextmanager
+def refuse_foreign(directory: Path) -> Iterator[None]:
+    """Words what goes wrong with files that are whole, but that train.py did not write, as a `UserError`."""
+    try:
+        with late_errors_unsaid():
+            yield
+    except checks.UserError as error:
+        raise checks.UserError(f"{directory}: {error}") from error
+    except Exception as error:  # Orbax and TensorStore raise errors of many kinds on what they do not know
+        if jax.process_count() > 1:  # it may tell of the death of another process
+            raise
+        first = str(error).partition("\n")[0][:200]
+        checks.fail(
+            str(directory),
+            expected="a checkpoint of train.py",
+            got=f"{type(error).__name__}: {first}" if first else type(error).__name__,
+            remedy=NOT_OURS,
+        )
+
+
+def restore_params(state_directory: Path) -> Any:
+    """Restores the parameters alone, as NumPy arrays, whatever devices they were saved from.
+
+    Raises:
+        ValueError: arrays that are much larger than their files, or not of float32.
+        Exception: of many kinds, on damaged files.
+    """
+    checkpointer = ocp.PyTreeCheckpointer()
+    metadata = checkpointer.metadata(state_directory).item_metadata
+    if metadata is None:
+        raise ValueError("a list of arrays that is damaged, or does not fit to its files")
+    saved = metadata.tree["params"]
+    leaves = jax.tree.leaves(saved)
+    if any(leaf.dtype != np.float32 for leaf in leaves):
+        raise ValueError("parameters that are not of float32")
+    size = 4 * sum(math.prod(leaf.shape) for leaf in leaves)
+    on_disk = sum(path.stat().st_size for path in state_directory.rglob("*"))
+    if size > max(SIZE_IN_ANY_FILES, EXPANSION_LIMIT * on_disk):
+        raise ValueError(f"{size:,} bytes of parameters in {on_disk:,} bytes of files")
+    target = {"params": saved}
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
+    restored = checkpointer.restore(
+        state_directory,
+        args=ocp.args.PyTreeRestore(target, restore_args=as_numpy, partial_restore=True),
+    )
+    return restored["params"]

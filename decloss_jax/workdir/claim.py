@@ -1,0 +1,171 @@
+"""The claim on a workdir: one process, one config; and the wish to stop."""
+
+import fcntl
+import json
+import secrets
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from decloss_jax import checks
+from decloss_jax.config import flatten
+from decloss_jax.data.folder import split_roots
+from decloss_jax.host import files, parallel
+
+# Fields that may differ when a run goes on: they decide what it reports and how fast, not what it computes.
+REPORTING_FIELDS = (
+    "log_every_steps",
+    "eval_every_steps",
+    "checkpoint_every_steps",
+    "validation_images",
+    "sample_images",
+    "data.archives",
+    "data.cache_dir",
+    "data.threads",
+)
+
+# Paths: another way to the same place is no other config.
+PATH_FIELDS = ("data.root", "data.validation_root", "perceptual.weights_file")
+
+
+class StopRequest:
+    """Turns SIGTERM and the first Ctrl-C into a request; a second Ctrl-C interrupts at once.
+
+    A second SIGTERM changes nothing: schedulers send several, and the state is being saved.
+    """
+
+    def __init__(self) -> None:
+        self._requested = False
+        self.by_keyboard = False
+
+    def requested(self) -> bool:
+        return self._requested
+
+    def catch(self, number: int, frame: FrameType | None) -> None:
+        self._requested = True
+        if number == signal.SIGINT:
+            self.by_keyboard = True
+            signal.signal(number, signal.default_int_handler)
+
+
+def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Raises `UserError`, saying what differs, unless the workdir is new or holds a run of this config.
+
+    A field that the run's record lacks is newer than the run: it had what is now the default of base.py.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        return
+    try:
+        before = flatten(files.read_json(path))
+    except (OSError, ValueError, RecursionError) as error:
+        checks.fail(
+            str(path), expected="the config of a run", got=str(error), remedy="choose another --workdir"
+        )
+    # Through JSON, so that tuples and lists compare equal.
+    now, defaults = (flatten(json.loads(json.dumps(fields))) for fields in (config, default_config()))
+    before = defaults | before
+    missing = object()
+    differing = [
+        f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}"
+        for key in sorted(before.keys() | now.keys())
+        if key not in REPORTING_FIELDS
+        and place(key, before.get(key, missing)) != place(key, now.get(key, missing))
+    ]
+    checks.check(
+        not differing,
+        f"workdir {workdir}",
+        expected="a new folder, or a run of the same config",
+        got="another config's run (" + "; ".join(differing) + ")",
+        remedy="choose another --workdir, or the same config to go on",
+    )
+
+
+def default_config() -> dict[str, Any]:
+    """Returns the config of base.py; nothing where the working directory is not the repository's."""
+    try:
+        from configs import base
+    except ImportError:
+        return {}
+    return base.get_config().to_dict()
+
+
+def place(field: str, value: Any) -> Any:
+    """Returns the value of a config's field; of a path, or paths with commas between, where they lead to."""
+    is_path = field in PATH_FIELDS and isinstance(value, str) and value
+    return [path.resolve() for path in split_roots(value)] if is_path else value
+
+
+def record_config(workdir: Path, config: Mapping[str, Any]) -> None:
+    """Writes `config.json`, which makes the workdir this config's; for when nothing is left to refuse.
+
+    Raises:
+        UserError: another run has done so since `check_same_config`.
+    """
+    path = workdir / "config.json"
+    check_same_config(workdir, config)
+    if parallel.is_first_process() and not path.exists():
+        files.write_atomically(path, json.dumps(config, indent=1) + "\n")
+
+
+def check_shared(workdir: Path) -> None:
+    """Raises `UserError` unless all processes see the same folder: each reads what process 0 has written."""
+    lock = workdir / ".lock"
+    if parallel.is_first_process():
+        lock.write_text(secrets.token_hex())
+    parallel.wait_for_all("lock written")
+    remedy = "choose a --workdir on a disk that all of them share"
+    parallel.check_agreement(f"workdir {workdir}", lock.read_text(), remedy)
+
+
+@contextmanager
+def claim(workdir: Path) -> Iterator[StopRequest]:
+    """Holds the workdir for this run: no second process may train in it. However this one ends, the system
+    takes the lock away.
+
+    Yields:
+        The request to stop, which SIGTERM and Ctrl-C set.
+
+    Raises:
+        UserError: the workdir cannot be written to, or is in use; and in place of an error of the system
+            while it is held, such as that of a full disk.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / ".lock").touch()
+    except OSError as error:
+        checks.fail(
+            f"workdir {workdir}",
+            expected="a folder that can be written to",
+            got=error.strerror,
+            remedy="choose another --workdir",
+        )
+    stop = StopRequest()
+    handlers = {number: signal.signal(number, stop.catch) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with (workdir / ".lock").open("a") as lock:
+            if parallel.is_first_process():
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    checks.fail(
+                        f"workdir {workdir}",
+                        expected="a folder that no other process trains in",
+                        got="one that is in use",
+                        remedy="wait for that process or choose another --workdir",
+                    )
+            check_shared(workdir)
+            yield stop
+    except OSError as error:
+        checks.fail(
+            str(error.filename or f"workdir {workdir}"),
+            expected="a place that can be written to and has room, and files that can be read",
+            got=error.strerror or error,
+            remedy="mend that, and the same command goes on from the last checkpoint, which is whole",
+        )
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -1,0 +1,137 @@
+"""Checkpoints: what is kept, what is noticed, what comes back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from decloss_jax import checks
+from decloss_jax.host import parallel
+from decloss_jax.models import EDSR
+from decloss_jax.training.optim import build_optimizer
+from decloss_jax.training.state import abstract_state, draw_params, start_stage
+from decloss_jax.workdir import checkpoint
+from decloss_jax.workdir.checkpoint import StageCheckpoints, load_generator
+
+MODEL = EDSR(features=4, blocks=1)
+OPTIMIZER = build_optimizer({"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8})
+CONFIG = {"model": {"name": "edsr", "features": 4, "blocks": 1, "growth": None}}
+
+
+def a_state(mesh, step=0):
+    """A state with the step added to all of its parameters, so that each step differs."""
+    params = jax.tree.map(lambda leaf: leaf + step, draw_params(MODEL, 0))
+    params = jax.device_put(params, parallel.replicated(mesh))
+    return start_stage(params, step=step, optimizer=OPTIMIZER, discriminator=None, seed=0, mesh=mesh)
+
+
+def save_steps(workdir, scores, stage="pretrain"):
+    mesh = parallel.data_mesh()
+    with StageCheckpoints(workdir, stage, config=CONFIG) as saved:
+        for step, score in scores.items():
+            saved.save(step, a_state(mesh, step), None if score is None else {"psnr_y": score})
+
+
+def steps_of(workdir, stage="pretrain"):
+    return [int(path.name) for path in checkpoint.step_directories(workdir / "checkpoints" / stage)]
+
+
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ({1: 30.0, 2: 29.0, 3: 28.0, 4: 27.0}, [1, 3, 4]),  # the best is old, the newest two stay
+        ({1: 27.0, 2: 28.0, 3: 29.0, 4: 30.0}, [3, 4]),
+        ({1: 27.0, 2: 30.0, 3: None, 4: None, 5: None}, [2, 4, 5]),  # steps between evaluations
+    ],
+)
+def test_stage_checkpoints_keep_the_latest_and_the_best(tmp_path, scores, kept):
+    save_steps(tmp_path, scores)
+    assert steps_of(tmp_path) == kept
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_restore_is_exact_on_any_number_of_devices(tmp_path, devices):
+    save_steps(tmp_path, {7: None})
+    mesh = parallel.data_mesh(jax.devices()[:devices])
+    with StageCheckpoints(tmp_path, "pretrain", config=CONFIG) as saved:
+        restored = saved.restore(7, abstract_state(MODEL, OPTIMIZER), parallel.replicated(mesh))
+    for ours, expected in zip(
+        jax.tree.leaves(restored), jax.tree.leaves(a_state(parallel.data_mesh(), 7)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, expected)
+        assert ours.sharding.is_equivalent_to(parallel.replicated(mesh), ours.ndim)
+
+
+def largest_file(directory):
+    return max(
+        (path for path in directory.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size
+    )
+
+
+def flip_a_bit(directory):
+    path = largest_file(directory)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "report"),
+    [
+        (flip_a_bit, "is not what was written"),
+        (lambda directory: largest_file(directory).unlink(), "is missing"),
+        (lambda directory: (directory / "SHA256SUMS").unlink(), "saving was cut off"),
+        (lambda directory: (directory / "SHA256SUMS").write_text(""), "is not in SHA256SUMS"),
+    ],
+)
+def test_damaged_steps_are_noticed_and_the_one_before_is_used(tmp_path, damage, report, capsys):
+    save_steps(tmp_path, {1: None, 2: None})
+    damage(tmp_path / "checkpoints" / "pretrain" / "2")
+    _, params, description = load_generator(tmp_path)
+    assert description["step"] == 1
+    assert report in capsys.readouterr().err
+    np.testing.assert_array_equal(
+        params["conv_last"]["bias"], a_state(parallel.data_mesh(), 1).params["conv_last"]["bias"]
+    )
+
+    with StageCheckpoints(tmp_path, "pretrain", config=CONFIG) as saved:
+        assert saved.latest_step() == 1
+        assert report in capsys.readouterr().err
+        assert (tmp_path / "checkpoints" / "set_aside" / "pretrain-2").is_dir()
+        saved.save(2, a_state(parallel.data_mesh(), 2), None)  # the way is free again
+        assert saved.latest_step() == 2
+
+
+def test_load_generator_reads_the_last_stage_or_the_one_asked_for(tmp_path):
+    save_steps(tmp_path, {3: 1.0})
+    save_steps(tmp_path, {5: 1.0}, stage="finetune")
+    model, params, description = load_generator(tmp_path)
+    assert model == MODEL
+    assert (description["stage"], description["step"]) == ("finetune", 5)
+    assert jax.tree.structure(params) == jax.tree.structure(draw_params(MODEL, 0))
+    assert {type(leaf) for leaf in jax.tree.leaves(params)} == {np.ndarray}
+    assert load_generator(tmp_path, stage="pretrain")[2]["step"] == 3
+
+
+def test_load_generator_says_what_is_missing(tmp_path):
+    with pytest.raises(checks.UserError, match="expected a folder with checkpoints, got none"):
+        load_generator(tmp_path / "nothing")
+    save_steps(tmp_path, {1: None})
+    with pytest.raises(checks.UserError, match="checkpoints of finetune, got checkpoints of pretrain"):
+        load_generator(tmp_path, stage="finetune")
+    flip_a_bit(tmp_path / "checkpoints" / "pretrain" / "1")
+    with pytest.raises(checks.UserError, match="only damaged ones"):
+        load_generator(tmp_path)
+
+
+def test_a_bit_flip_in_any_file_is_noticed(tmp_path):
+    save_steps(tmp_path, {1: None})
+    directory = tmp_path / "checkpoints" / "pretrain" / "1"
+    files = [path for path in directory.rglob("*") if path.is_file() and path.stat().st_size]
+    for path in files:
+        content = path.read_bytes()
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        assert checkpoint.find_damage(directory) is not None, path
+        path.write_bytes(content)
+    assert checkpoint.find_damage(directory) is None
+    assert jnp.isfinite(load_generator(tmp_path)[1]["conv_first"]["kernel"]).all()
