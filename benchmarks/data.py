@@ -33,7 +33,7 @@ from decloss_jax.data.cache import open_cache
 from decloss_jax.data.folder import find_pairs
 from decloss_jax.data.images import list_images, read_image
 from decloss_jax.data.photographs import find_photographs
-from decloss_jax.data.pipeline import batches
+from decloss_jax.data.pipeline import batch_source, read_ahead
 from decloss_jax.ops.resize import bicubic_downscale
 
 PHOTOGRAPHS = flags.DEFINE_string("photographs", None, "Folder of photographs; by default scikit-image's.")
@@ -84,8 +84,8 @@ def cached(folder: Path) -> None:
     """Our pipeline on a cache that is there."""
     pairs = find_pairs(folder / f"set{SET.value}", scale=SCALE, split="train")
     images = open_cache(pairs, scale=SCALE, cache_dir=folder / f"cache{SET.value}")
-    options = {"scale": SCALE, "crop_size": CROP, "batch_size": BATCH, "seed": 0, "threads": WORKERS.value}
-    report(batches(images, **options), count=100)
+    options = {"scale": SCALE, "crop_size": CROP, "batch_size": BATCH, "seed": 0}
+    report(read_ahead(batch_source(images, **options), threads=WORKERS.value), count=100)
 
 
 def decoding(folder: Path) -> None:

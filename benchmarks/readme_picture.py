@@ -20,7 +20,9 @@ LABELS = ("LR", "bicubic", "SR", "HR")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--weights", type=Path, required=True, help="a run or a file of weights")
     parser.add_argument("--out", type=Path, default=Path("docs/picture.png"))
     options = parser.parse_args()
@@ -30,11 +32,12 @@ def main() -> None:
 
 def details(weights: Path) -> list[list[np.ndarray]]:
     """Returns the LR, bicubic, SR and HR details of each photograph, uint8 [SIDE,SIDE,3]."""
+    from decloss_jax.workdir.network import load_network
+
     from decloss_jax.data.photographs import find_photographs
     from decloss_jax.inference import upscale
     from decloss_jax.ops.detail import find_detail
     from decloss_jax.ops.resize import bicubic_upscale
-    from decloss_jax.workdir.network import load_network
 
     model, params, _ = load_network(weights)
     found = []
@@ -50,7 +53,9 @@ def details(weights: Path) -> list[list[np.ndarray]]:
 
 def draw_row(images: list[np.ndarray]) -> np.ndarray:
     """Enlarges details by whole pixels' neighbours and puts them side by side."""
-    resized = [Image.fromarray(image).resize((ENLARGED, ENLARGED), Image.Resampling.NEAREST) for image in images]
+    resized = [
+        Image.fromarray(image).resize((ENLARGED, ENLARGED), Image.Resampling.NEAREST) for image in images
+    ]
     return np.concatenate([np.asarray(image) for image in resized], axis=1)
 
 

@@ -110,8 +110,8 @@ class Stepper:
         from configs import mini
         from decloss_jax.host import parallel
         from decloss_jax.models import build_model
-        from decloss_jax.training.loop import plan_stages
         from decloss_jax.training.optim import build_optimizer
+        from decloss_jax.training.plan import plan_stages
         from decloss_jax.training.state import draw_params, start_stage
 
         config = importlib.import_module("configs." + config_name.replace("/", ".")).get_config()

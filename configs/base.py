@@ -2,8 +2,8 @@
 
 A config is a small difference from this one: it imports `get_config`, changes a few values, and returns it.
 Fields marked "not printed" are our decision (README, "Where the paper is silent"). An option of `model`
-that is None belongs to another network. A field added later has a default that does what was done before:
-a workdir that does not record it goes on (`training.workdir.check_same_config`).
+that is None belongs to another network. A run goes on only with the config it began with, field by field
+(`workdir.claim.check_same_config`).
 """
 
 from ml_collections import ConfigDict, config_dict

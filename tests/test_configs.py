@@ -12,7 +12,7 @@ from decloss_jax.commands.scripts import check_config_arguments
 from decloss_jax.config import flatten
 from decloss_jax.host import parallel
 from decloss_jax.models import MODELS, build_model
-from decloss_jax.training import loop
+from decloss_jax.training import plan
 from decloss_jax.training.adversary import GAMES
 from decloss_jax.training.optim import build_optimizer
 from decloss_jax.training.terms import TERMS
@@ -30,7 +30,7 @@ def test_config_builds(path):
     assert flatten(config.to_dict()).keys() == flatten(base.get_config().to_dict()).keys()
     config.perceptual.network = "vgg16"  # the file of VGG-19 is the user's
     model, optimizer = build_model(config.model), build_optimizer(config)
-    assert loop.plan_stages(config, model, optimizer, parallel.data_mesh())
+    assert plan.plan_stages(config, model, optimizer, parallel.data_mesh())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)

@@ -22,51 +22,6 @@ if TYPE_CHECKING:
 Batch = dict[str, np.ndarray]
 
 
-def batches(
-    images: PairedImages,
-    *,
-    scale: int,
-    crop_size: int,
-    batch_size: int,
-    seed: int,
-    start_step: int = 0,
-    threads: int,
-    process_index: int = 0,
-    process_count: int = 1,
-) -> Iterator[Batch]:
-    """Yields the batches of steps start_step, start_step + 1, ... without end, read ahead by threads.
-
-    Args:
-        images: from `cache.open_cache`.
-        scale: s.
-        crop_size: H = W, in HR pixels.
-        batch_size: of all processes together.
-        seed: 0 to 2^32 - 1.
-        start_step: number of batches that a run before has had.
-        threads: that read ahead, one batch each; 0 reads when asked.
-        process_index, process_count: which of the equal, contiguous shares of each batch this process gets.
-
-    Returns:
-        An iterator of {"low": [N,H/s,W/s,3], "hr": [N,H,W,3]}, uint8, N = batch_size / process_count. Closing
-        it, or letting it go, ends its threads.
-
-    Raises:
-        UserError: at once, for a crop that does not fit an image (by name), sizes that do not divide each
-            other, or no images.
-    """
-    steps = batch_source(
-        images,
-        scale=scale,
-        crop_size=crop_size,
-        batch_size=batch_size,
-        seed=seed,
-        process_index=process_index,
-        process_count=process_count,
-    )
-    checks.check(threads >= 0, "data.threads", expected="0 or more", got=threads, remedy="raise data.threads")
-    return read_ahead(steps, start_step, threads)
-
-
 def batch_source(
     images: PairedImages,
     *,
@@ -77,15 +32,25 @@ def batch_source(
     process_index: int = 0,
     process_count: int = 1,
 ) -> "grain.MapDataset[Batch]":
-    """Makes the sequence whose element t is the batch of step t; see `batches`."""
+    """Makes the sequence whose element t is the batch of step t.
+
+    Args:
+        images: from `cache.open_cache`.
+        scale: s.
+        crop_size: H = W, in HR pixels, a multiple of s.
+        batch_size: of all processes together, a multiple of their number.
+        seed: 0 to 2^32 - 1.
+        process_index, process_count: which of the equal, contiguous shares of each batch this process gets.
+
+    Returns:
+        A sequence of {"low": [N,H/s,W/s,3], "hr": [N,H,W,3]}, uint8, N = batch_size / process_count.
+
+    Raises:
+        UserError: at once, for a crop that does not fit an image (by name), another scale, or no images.
+    """
     import grain
 
     check_crops(images, scale, crop_size)
-    checks.check_positive("batch_size", batch_size)
-    checks.check_divisible("batch_size", batch_size, "number of processes", process_count)
-    checks.check(
-        0 <= seed < 2**32, "seed", expected="0 to 4294967295", got=seed, remedy="choose another seed"
-    )
     share = batch_size // process_count
     low_size = crop_size // scale
     key = generator_key(seed)
@@ -137,8 +102,17 @@ def image_order(seed: int, epoch: int, count: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(count)
 
 
-def read_ahead(steps: "grain.MapDataset[Batch]", start_step: int, threads: int) -> Iterator[Batch]:
-    """Yields the elements from `start_step` on; its threads live no longer than it does."""
+def read_ahead(steps: "grain.MapDataset[Batch]", start_step: int = 0, *, threads: int) -> Iterator[Batch]:
+    """Yields the batches of steps start_step, start_step + 1, ... without end.
+
+    Args:
+        steps: from `batch_source`.
+        start_step: number of batches that a run before has had.
+        threads: that read ahead, one batch each; 0 reads when asked.
+
+    Returns:
+        An iterator; closing it, or letting it go, ends its threads.
+    """
     import grain
 
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
@@ -151,8 +125,6 @@ def read_ahead(steps: "grain.MapDataset[Batch]", start_step: int, threads: int) 
 
 def check_crops(images: PairedImages, scale: int, crop_size: int) -> None:
     """Raises `UserError` unless a crop fits into every image."""
-    checks.check_positive("data.crop_size", crop_size)
-    checks.check_divisible("data.crop_size", crop_size, "model.scale", scale)
     checks.check(
         len(images) > 0,
         "training images",

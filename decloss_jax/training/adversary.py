@@ -102,7 +102,7 @@ def build_adversary(config: Any, stage: str, mesh: Mesh) -> Adversary | None:
     """Builds the discriminator that `config.STAGE.weights` asks for; None without an adversarial term.
 
     Raises:
-        UserError: two adversarial terms, crops that no discriminator fits, an option out of its range.
+        UserError: two adversarial terms, crops that no discriminator fits, an unknown kind of statistics.
     """
     terms = [name for name in GAMES if config[stage].weights.get(name)]
     if not terms:
@@ -115,8 +115,6 @@ def build_adversary(config: Any, stage: str, mesh: Mesh) -> Adversary | None:
         remedy=f"set --config.{stage}.weights.{terms[-1]}=0",
     )
     options = config.discriminator
-    checks.check_positive("discriminator.features", options.features)
-    checks.check_positive("discriminator.learning_rate_ratio", options.learning_rate_ratio)
     make_judge = checks.look_up(STATISTICS, options.statistics, "discriminator.statistics")
     count_stages(config.data.crop_size)
     model = VGGDiscriminator(features=options.features, input_size=config.data.crop_size)

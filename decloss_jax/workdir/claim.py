@@ -52,10 +52,7 @@ class StopRequest:
 
 
 def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Raises `UserError`, saying what differs, unless the workdir is new or holds a run of this config.
-
-    A field that the run's record lacks is newer than the run: it had what is now the default of base.py.
-    """
+    """Raises `UserError`, saying what differs, unless the workdir is new or holds a run of this config."""
     path = workdir / "config.json"
     if not path.exists():
         return
@@ -66,8 +63,7 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
             str(path), expected="the config of a run", got=str(error), remedy="choose another --workdir"
         )
     # Through JSON, so that tuples and lists compare equal.
-    now, defaults = (flatten(json.loads(json.dumps(fields))) for fields in (config, default_config()))
-    before = defaults | before
+    now = flatten(json.loads(json.dumps(config)))
     missing = object()
     differing = [
         f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}"
@@ -82,15 +78,6 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
         got="another config's run (" + "; ".join(differing) + ")",
         remedy="choose another --workdir, or the same config to go on",
     )
-
-
-def default_config() -> dict[str, Any]:
-    """Returns the config of base.py; nothing where the working directory is not the repository's."""
-    try:
-        from configs import base
-    except ImportError:
-        return {}
-    return base.get_config().to_dict()
 
 
 def place(field: str, value: Any) -> Any:

@@ -11,7 +11,7 @@ from image_lists import list_images
 
 from decloss_jax.checks import UserError
 from decloss_jax.data.cache import open_cache
-from decloss_jax.data.pipeline import batch_source, batches
+from decloss_jax.data.pipeline import batch_source, read_ahead
 
 SIZES = {"scale": 4, "crop_size": 16, "batch_size": 6}
 IMAGES = 5
@@ -32,6 +32,10 @@ def images(tmp_path, write_images):
     write_images("HR", names, height=40, width=56)
     write_images("LRx4", names, height=10, width=14)
     return open_cache(list_images(tmp_path), scale=4, cache_dir=tmp_path / "cache")
+
+
+def batches(images, *, threads, start_step=0, **options):
+    return read_ahead(batch_source(images, **options), start_step, threads=threads)
 
 
 def take(images, count, **options):
@@ -178,13 +182,7 @@ def test_batches_pass_on_an_error_of_a_thread(images):
     ("options", "message"),
     [
         ({"crop_size": 44}, r"image 0: expected at least 44 pixels \(data.crop_size\).*got 56 x 40"),
-        ({"crop_size": 18}, r"data.crop_size: expected a multiple of model.scale \(4\), got 18"),
-        ({"crop_size": 0}, "data.crop_size: expected a value above 0"),
-        ({"batch_size": 0}, "batch_size: expected a value above 0"),
-        ({"process_count": 4}, r"batch_size: expected a multiple of number of processes \(4\), got 6"),
         ({"scale": 2}, "model.scale: expected the scale of the LR images"),
-        ({"seed": -1}, "seed: expected 0 to 4294967295, got -1"),
-        ({"threads": -1}, "data.threads: expected 0 or more"),
     ],
 )
 def test_batches_refuse_at_once(images, options, message):

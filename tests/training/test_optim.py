@@ -39,18 +39,9 @@ def test_build_schedule_constant():
     assert float(schedule(0)) == float(schedule(99)) == pytest.approx(2e-4)
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("learning_rate", 0.0, "learning_rate: expected a value above 0"),
-        ("warmup_steps", 100, "warmup_steps: expected 0 to 99"),
-        ("restarts", 95, "restarts"),
-        ("schedule", "linear", "expected one of cosine, constant"),
-    ],
-)
-def test_build_schedule_refuses(field, value, message):
-    with pytest.raises(checks.UserError, match=message):
-        build_schedule({**STAGE, field: value}, "pretrain")
+def test_build_schedule_refuses_an_unknown_name():
+    with pytest.raises(checks.UserError, match="expected one of cosine, constant"):
+        build_schedule({**STAGE, "schedule": "linear"}, "pretrain")
 
 
 def test_build_optimizer_clips_by_the_global_norm():
@@ -59,7 +50,6 @@ def test_build_optimizer_clips_by_the_global_norm():
     ours, adam = build_optimizer(plain | {"gradient_clip_norm": 1.5}), build_optimizer(plain)
     params = {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}
     state, expected_state = ours.init(params), adam.init(params)
-    assert jax.tree.structure(state) == jax.tree.structure(expected_state)
     random, shrunk = np.random.default_rng(0), 0
     for _ in range(10):
         gradients = {
@@ -74,8 +64,6 @@ def test_build_optimizer_clips_by_the_global_norm():
         for name in params:
             np.testing.assert_allclose(directions[name], expected[name], rtol=1e-5, atol=1e-7)
     assert 0 < shrunk < 10
-    with pytest.raises(checks.UserError, match="gradient_clip_norm: expected a value above 0"):
-        build_optimizer(plain | {"gradient_clip_norm": 0.0})
 
 
 def test_build_optimizer_equals_torch_adam():
