@@ -17,7 +17,7 @@ from decloss_jax.inference.tiles import (
     receptive_radius,
     upscale,
 )
-from decloss_jax.inference.tiles import tiles as inference
+from decloss_jax.inference import tiles as inference
 from decloss_jax.models import EDSR, RRDBNet
 from decloss_jax.models.edsr import DIV2K_MEAN
 from decloss_jax.ops.quantize import dequantize, quantize
