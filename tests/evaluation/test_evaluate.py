@@ -15,7 +15,7 @@ from decloss_jax.checks import UserError
 from decloss_jax.compare_torch import torch_losses
 from decloss_jax.compare_torch.inputs import to_torch
 from decloss_jax.evaluation.conventions import CONVENTIONS, choose_protocol
-from decloss_jax.evaluation.methods import Method, load_methods
+from decloss_jax.evaluation.methods import Method, load_methods, one_by_one
 from decloss_jax.evaluation.output import folder_that_appears
 from decloss_jax.metrics import icoo, psnr, ssim
 from decloss_jax.models import EDSR
@@ -260,7 +260,7 @@ def test_run_writes_the_infinite_psnr_of_equal_images(tmp_path):
     hr = read(root / "HR" / "image_0.png")
     protocol = choose_protocol("basicsr", scale=4, metrics=["psnr_rgb"])
     out = tmp_path / "out"
-    evaluation.run([Method("perfect", 4, lambda low, *, shape: hr)], [str(root)], out, protocol)
+    evaluation.run([Method("perfect", 4, one_by_one(lambda low: hr))], [str(root)], out, protocol)
 
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
@@ -360,12 +360,12 @@ def test_load_methods_refuses_what_cannot_be_compared(weights_file, tmp_path):
 
 
 def test_a_network_that_gives_nan_is_refused(small_set, tmp_path):
-    def broken(low, *, shape):
+    def broken(low):
         return to_uint8(np.full((4 * low.shape[0], 4 * low.shape[1], 3), np.nan))
 
     with pytest.raises(UserError, match="NaN or infinite"):
         evaluation.run(
-            [Method("broken", 4, broken)],
+            [Method("broken", 4, one_by_one(broken))],
             [str(small_set)],
             tmp_path / "out",
             choose_protocol("basicsr", scale=4),

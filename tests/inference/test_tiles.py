@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from decloss_jax.checks import UserError
+from decloss_jax.inference import strips, tiles, upscale, windows
 from decloss_jax.inference.tiles import (
     choose_tile,
     choose_tiles,
@@ -15,9 +16,7 @@ from decloss_jax.inference.tiles import (
     cut,
     geometry,
     receptive_radius,
-    upscale,
 )
-from decloss_jax.inference import tiles as inference
 from decloss_jax.models import EDSR, RRDBNet
 from decloss_jax.models.edsr import DIV2K_MEAN
 from decloss_jax.ops.quantize import dequantize, quantize
@@ -96,7 +95,7 @@ def test_geometry_knows_what_extracting_features_takes(model):
 def test_choose_tile_fits_into_the_memory(monkeypatch):
     model, devices = EDSR(), jax.local_devices()
     for free in (10**6, 10**8, 3 * 10**8, 10**12):
-        monkeypatch.setattr(inference, "available_bytes", lambda devices, free=free: free)
+        monkeypatch.setattr(tiles, "available_bytes", lambda devices, free=free: free)
         tile = choose_tile(model, devices)
         assert tile % 4 == 0
         fits = geometry(model).bytes * tile**2 <= min(free / 2, 2**29)
@@ -106,9 +105,9 @@ def test_choose_tile_fits_into_the_memory(monkeypatch):
 
 @pytest.mark.parametrize("rows", [16, 33, 100])
 def test_upscale_in_strips_equals_the_whole_image(monkeypatch, rows):
-    monkeypatch.setattr(inference, "SMALLEST_STRIP", rows)
-    monkeypatch.setattr(inference, "STRIP_AREA", 1)
-    inference.apply_in_strips.clear_cache()
+    monkeypatch.setattr(strips, "SMALLEST_STRIP", rows)
+    monkeypatch.setattr(strips, "STRIP_AREA", 1)
+    strips.apply_in_strips.clear_cache()
     low = image(70, 9)
     for model in (EDSR_SMALL, EDSR(scale=3, features=4, blocks=1), RRDBNet(features=4, blocks=1, growth=4)):
         params = make(model)
@@ -116,7 +115,7 @@ def test_upscale_in_strips_equals_the_whole_image(monkeypatch, rows):
         np.testing.assert_allclose(upscale(model, params, low), expected, rtol=0, atol=2e-6)
         padded = upscale(model, params, low, shape=(90, 16))
         np.testing.assert_allclose(padded, expected, rtol=0, atol=2e-6)
-    inference.apply_in_strips.clear_cache()
+    strips.apply_in_strips.clear_cache()
 
 
 @pytest.mark.parametrize("options", [{}, {"self_ensemble": True}])
@@ -192,13 +191,13 @@ def test_upscale_continues_images_by_reflection(scale, size, options):
 
 def test_upscale_compiles_once_per_shape():
     model = EDSR(scale=2, features=4, blocks=1)
-    params, before = make(model), inference.apply_in_strips._cache_size()
+    params, before = make(model), strips.apply_in_strips._cache_size()
     for size in [(20, 30), (24, 28), (24, 30)]:
         upscale(model, params, image(*size), shape=(24, 30))
-    assert inference.apply_in_strips._cache_size() == before + 1
+    assert strips.apply_in_strips._cache_size() == before + 1
     for size in [(65, 70), (100, 65)]:
         upscale(model, params, image(*size), tile=64)
-    assert inference.apply_in_strips._cache_size() == before + 2
+    assert strips.apply_in_strips._cache_size() == before + 2
 
 
 def test_upscale_takes_8_bits():
@@ -224,29 +223,29 @@ def test_self_ensemble_is_the_mean_over_symmetries(size, tile):
 
 
 def test_upscale_halves_tiles_when_memory_runs_out(monkeypatch, capsys):
-    low, apply_in_strips, calls, done = image(100, 70), inference.apply_in_strips, [], []
+    low, apply_in_strips, calls, done = image(100, 70), strips.apply_in_strips, [], []
 
-    def limited(model, params, low, valid):
+    def limited(model, params, low, valid, *, dtype):
         calls.append(low.shape[1])
-        if low.shape[1] > 50 and len(calls) > 1:  # not at once: another program takes the memory meanwhile
+        if low.shape[1] > 50 and len(calls) > 2:  # not at once: another program takes the memory meanwhile
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
-        return apply_in_strips(model, params, low, valid)
+        return apply_in_strips(model, params, low, valid, dtype=dtype)
 
-    monkeypatch.setattr(inference, "apply_in_strips", limited)
+    monkeypatch.setattr(windows, "apply_in_strips", limited)
     sr = upscale(EDSR_SMALL, EDSR_PARAMS, low, tile=64, devices=jax.devices()[:1], advance=done.append)
     np.testing.assert_allclose(sr, whole(EDSR_SMALL, EDSR_PARAMS, low), rtol=0, atol=2e-6)
     assert "not enough memory for 64 LR pixels at once: going on with tiles of 32" in capsys.readouterr().err
-    assert calls[:3] == [64, 64, 32]
+    assert calls[:4] == [64, 64, 64, 32]
     assert done[0] > 0
     assert done[1] == -done[0]
     assert sum(done) == 100 * 70
 
 
 def test_upscale_gives_up_when_small_tiles_do_not_fit(monkeypatch):
-    def never(*_):
+    def never(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
-    monkeypatch.setattr(inference, "apply_in_strips", never)
+    monkeypatch.setattr(windows, "apply_in_strips", never)
     with pytest.raises(UserError, match="memory: expected room for the network on 40 LR pixels at once"):
         upscale(EDSR_SMALL, EDSR_PARAMS, image(40, 40))
 
