@@ -1,4 +1,4 @@
-"""What is shown of evaluations: their table, and report.html. Both are made from the saved files alone."""
+"""The table of evaluations and report.html, both made from the saved files alone."""
 
 import math
 import os

@@ -75,7 +75,7 @@ def run(methods: Sequence[Method], roots: Sequence[str], out: str | Path, protoc
 
 
 def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[ImageSet]:
-    """Lists the pairs of each root; sets are called as their folders are, and differ in name.
+    """Lists the pairs of each root; a set has the name of its folder, and no two have the same.
 
     Raises:
         UserError: a root that is missing or empty, or no roots; it names `field`.
@@ -110,7 +110,7 @@ def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[I
 
 
 def check_names(methods: Sequence[Method], sets: Sequence[ImageSet]) -> None:
-    """Raises `UserError` for a name that is no text, or for a method's that its folder cannot have."""
+    """Raises `UserError` for a name that is not text, or a method's name that no folder can have."""
     taken = {".", "..", PICTURES} | FILES
     for name in [method.name for method in methods]:
         checks.check(

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from decloss_jax.commands import cli
-from decloss_jax.inference.tiles import upscale
+from decloss_jax.inference import upscale
 from decloss_jax.models import EDSR
 from decloss_jax.ops.quantize import to_uint8
 from decloss_jax.weights import load_generator, save_generator
