@@ -1,4 +1,4 @@
-"""Seconds per image of each metric, and of an upscaled image on its way to 8 bits.
+"""Processor seconds per image of each metric, and of an upscaled image on its way to 8 bits.
 
     OPENBLAS_NUM_THREADS=1 taskset -c 0 python benchmarks/metrics.py [--before FOLDER] [--out FILE.json]
 
@@ -7,7 +7,8 @@ as far as installed: SSIM as BasicSR computes it, by OpenCV's `filter2D` (opencv
 official LPIPS (`pip install --no-deps lpips==0.1.4`) on the same weights. `--before` names a checkout of an
 earlier version (`git worktree add FOLDER REVISION`).
 
-The sides take turns, so that whatever else the machine does hits all. Compiling is not counted.
+Seconds are those of the processor, on one core, which other programs on the machine hardly change; the sides
+take turns. Compiling is not counted.
 """
 
 import importlib.metadata
@@ -85,9 +86,9 @@ def compare(name: str, sides: Mapping[str, Measure], sr: np.ndarray, hr: np.ndar
     times: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(ROUNDS.value):
         for side, measure in sides.items():
-            start = time.perf_counter()
+            start = time.process_time()
             measure(sr, hr)
-            times[side].append(time.perf_counter() - start)
+            times[side].append(time.process_time() - start)
     result = {}
     for side, seconds in times.items():
         median = statistics.median(seconds)

@@ -72,8 +72,9 @@ def find_pairs(
 ) -> dict[str, dict[str, ImagePair]]:
     """Finds the images of the data sets: in `roots`, or where they lay when they were evaluated.
 
-    A set that is no longer there is left out with a message; one of `roots` must be there. A message also says
-    where images are taken from: a stranger's evaluation may name any folder, and the page shows what lies there.
+    A set that is no longer there is left out with a message; one of `roots` must be there. A message also
+    says where images are taken from: a stranger's evaluation may name any folder, and the page shows what
+    lies there.
     """
     scale, wanted = evaluations[0].scale, datasets_of(evaluations)
     sets = open_sets(roots, scale, field) if roots else []
