@@ -356,7 +356,8 @@ def test_load_methods_refuses_what_cannot_be_compared(weights_file, tmp_path):
         load_methods(weights=[str(path)], scale=2)
     other = tmp_path / "other.safetensors"
     model = EDSR(scale=2, features=4, blocks=1)
-    save_generator(other, model, model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"])
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    save_generator(other, model, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
     with pytest.raises(UserError, match="scale of other: expected 4, as that of tiny, got 2"):
         load_methods(weights=[str(path), str(other)])
 
