@@ -89,7 +89,7 @@ def make_sides(model: Any, params: Any, weights: Path) -> dict[str, Side]:
     import torch
 
     from decloss_jax.compare_torch.torch_networks import Edsr
-    from decloss_jax.inference.tiles import upscale
+    from decloss_jax.inference import upscale
 
     network = Edsr(model.scale, model.features, model.blocks, model.res_scale).eval()
     network.load_state_dict(torch.load(weights, weights_only=True)["params"])

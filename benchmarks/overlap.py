@@ -31,7 +31,8 @@ IMAGES = ("astronaut", "motorcycle_left")
 def main(arguments: list[str]) -> None:
     from decloss_jax.commands.cli import load_network
     from decloss_jax.data.photographs import find_photographs
-    from decloss_jax.inference.tiles import on_local_devices, receptive_radius, upscale
+    from decloss_jax.inference import on_local_devices, upscale
+    from decloss_jax.inference.tiles import receptive_radius
     from decloss_jax.workdir.journal import versions
 
     checks.check(

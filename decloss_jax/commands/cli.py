@@ -228,13 +228,15 @@ def plot(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Writes one page that compares the methods of some evaluations."""
-    from decloss_jax.evaluation.comparison import compare
+    from decloss_jax.evaluation.comparison import write_comparison
     from decloss_jax.evaluation.saved import find_evaluations
 
     check_new(options.out, options.overwrite)
     found = [folder for run in options.runs for folder in find_evaluations(run)]
     folders = {folder.resolve(): folder for folder in found}  # given twice, it is still one
-    compare(list(folders.values()), options.out, roots=options.data.split(",") if options.data else ())
+    write_comparison(
+        list(folders.values()), options.out, roots=options.data.split(",") if options.data else ()
+    )
     print(console.printable(f"{len(folders)} evaluation{'s' if len(folders) != 1 else ''} -> {options.out}"))
     return 0
 

@@ -1,18 +1,17 @@
 """What is measured: bicubic, the generator of a run, or a file of weights."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from flax import linen as nn
 
 from decloss_jax import checks
 from decloss_jax.host import console
-from decloss_jax.inference.tiles import on_local_devices, upscale
-from decloss_jax.ops.padding import Size
+from decloss_jax.inference import on_local_devices, upscale_each
 from decloss_jax.ops.resize import bicubic_upscale
 from decloss_jax.weights import describe
 from decloss_jax.weights import load_generator as load_weights
@@ -22,11 +21,8 @@ from decloss_jax.workdir.checkpoint import trained_stages
 DEFAULT_SCALE = 4  # of bicubic where no generator says
 
 
-class Upscale(Protocol):
-    """Super-resolves one image; `shape` is the LR shape to compile for, at least the image's own."""
-
-    def __call__(self, low_uint8: np.ndarray, *, shape: Size) -> np.ndarray:
-        """Returns [s h,s w,3] uint8 for [h,w,3] uint8."""
+# [h,w,3] uint8 each -> index and [s h,s w,3] uint8 of each, in any order
+UpscaleEach = Callable[[Sequence[np.ndarray]], Iterable[tuple[int, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -36,14 +32,14 @@ class Method:
     Attributes:
         name: in tables, and of its folder.
         scale: s.
-        upscale: [h,w,3] uint8 -> [s h,s w,3] uint8.
+        upscale_each: super-resolves all images of a set.
         sha256: of what it was loaded from; empty for one without weights.
         loaded: the loader's description of what it was loaded from, as JSON can hold it.
     """
 
     name: str
     scale: int
-    upscale: Upscale
+    upscale_each: UpscaleEach
     sha256: str = ""
     loaded: Mapping[str, Any] = field(default_factory=dict)
 
@@ -101,13 +97,14 @@ def load_methods(
     return with_own_names(methods)
 
 
+def one_by_one(upscale: Callable[[np.ndarray], np.ndarray]) -> UpscaleEach:
+    """Makes a function of many images from one of a single image."""
+    return lambda lows: enumerate(map(upscale, lows))
+
+
 def bicubic(scale: int) -> Method:
     """Makes the baseline: MATLAB's bicubic, rounded to 8 bits after each dimension as the LR images are."""
-
-    def upscale_bicubic(low_uint8: np.ndarray, *, shape: Size) -> np.ndarray:
-        return bicubic_upscale(low_uint8, scale)
-
-    return Method("bicubic", scale, upscale_bicubic)
+    return Method("bicubic", scale, one_by_one(lambda low: bicubic_upscale(low, scale)))
 
 
 BASELINES = {"bicubic": bicubic}
@@ -119,8 +116,8 @@ def from_generator(
     """Makes a method of a generator and its parameters."""
     on_devices = on_local_devices(params)
 
-    def upscale_network(low_uint8: np.ndarray, *, shape: Size) -> np.ndarray:
-        return upscale(model, on_devices, low_uint8, shape=shape, dtype=np.uint8)
+    def upscale_network(lows: Sequence[np.ndarray]) -> Iterable[tuple[int, np.ndarray]]:
+        return upscale_each(model, on_devices, lows.__getitem__, [low.shape[:2] for low in lows])
 
     return Method(name, model.scale, upscale_network, sha256, loaded)
 

@@ -110,7 +110,7 @@ def write_method(
     Args:
         folder: of the method.
         results: of the method on each data set.
-        protocol: how was measured.
+        protocol: how it was measured.
         lows: data set -> where its LR images came from.
         roots: data set -> where it lies, by which a report finds its images again.
     """

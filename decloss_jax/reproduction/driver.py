@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from decloss_jax import checks
-from decloss_jax.evaluation.comparison import compare
+from decloss_jax.evaluation.comparison import write_comparison
 from decloss_jax.evaluation.conventions import choose_protocol
 from decloss_jax.evaluation.run import open_sets
 from decloss_jax.host import console
@@ -79,7 +79,7 @@ def write_page(measured: Sequence[Measured], settings: Settings, path: Path) -> 
         m.row.name + (f", seed {m.seed}" if len(here) > len({o.row for o in here}) else "") for m in here
     ]
     if here:
-        compare([m.folder for m in here], path, roots=settings.tests, field="--test", names=names)
+        write_comparison([m.folder for m in here], path, roots=settings.tests, field="--test", names=names)
 
 
 def choose_rows(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:

@@ -33,7 +33,7 @@ from PIL import Image
 from decloss_jax import checks
 from decloss_jax.checks import UserError
 from decloss_jax.data.prepared import find_records
-from decloss_jax.evaluation.comparison import compare
+from decloss_jax.evaluation.comparison import write_comparison
 from decloss_jax.host.console import printable
 from decloss_jax.weights import load_generator
 from decloss_jax.workdir import checkpoint, journal
@@ -194,13 +194,13 @@ def test_summary_of_a_run_takes_a_damaged_journal(tmp_path, header):
 def test_report_refuses_evaluations_without_end_or_measure(evaluated, tmp_path, change, words):
     copy = change_copy(evaluated, tmp_path / "copy", change)
     with pytest.raises(UserError) as error:
-        compare([copy], tmp_path / "page.html")
+        write_comparison([copy], tmp_path / "page.html")
     assert words in str(error.value)
     assert not (tmp_path / "page.html").exists()
 
 
 def test_report_says_where_it_takes_images_from(evaluated, tmp_path, capsys):
-    compare([evaluated], tmp_path / "page.html")
+    write_comparison([evaluated], tmp_path / "page.html")
     images = evaluated.with_name("evaluation_images")
     assert f"HR images of evaluation_images: {images}" in capsys.readouterr().err
 
