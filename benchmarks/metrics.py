@@ -10,6 +10,7 @@ Each side gets 8-bit images and returns numbers, its own conversions included. T
 whatever else the machine does hits both; the medians are compared. Compiling is not counted, but reported.
 """
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -22,32 +23,45 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax.commands import scripts
+from decloss_jax.commands import program
 from decloss_jax.data.folder import find_all_pairs
 from decloss_jax.data.photographs import find_photographs
 from decloss_jax.metrics import lpips_each
 from decloss_jax.ops.resize import bicubic_upscale
 from decloss_jax.weights.trunks import load_trunk
 
-QUICK = flags.DEFINE_bool("quick", False, "One image of 128 x 128 and few rounds: whether it runs at all.")
-DATA = flags.DEFINE_string("data", "", "Folder with HR/ (and LRx4/); by default the packaged photographs.")
-OUT = flags.DEFINE_string("out", "results/benchmarks/metrics.json", "File for the measurements.")
-NETS = flags.DEFINE_list("nets", ["alex", "vgg"], "Networks of LPIPS.")
-ROUNDS = flags.DEFINE_integer("rounds", 9, "Measurements of each side.", 3)
+OPTIONS = argparse.Namespace()  # of the command line
 
 SCALE = 4
 Images = Sequence[np.ndarray]
 Measure = Callable[[Images, Images], list[float]]
 
 
-def main(arguments: list[str]) -> None:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line into `OPTIONS`."""
+    parser = program.Parser(
+        prog="metrics.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one image of 128 x 128 and few rounds: whether it runs at all"
+    )
+    parser.add_argument(
+        "--data", default="", help="folder with HR/ (and LRx4/); by default the packaged photographs"
+    )
+    parser.add_argument("--out", default="results/benchmarks/metrics.json", help="file for the measurements")
+    parser.add_argument("--nets", type=program.comma_list, default=["alex", "vgg"], help="networks of LPIPS")
+    parser.add_argument("--rounds", type=int, default=9, help="measurements of each side")
+    parser.set_defaults(main=main, resumes=False)
+    return parser.parse_args(arguments, OPTIONS)
+
+
+def main(options: argparse.Namespace) -> None:
     srs, hrs = load_images()
-    rounds = 3 if QUICK.value else ROUNDS.value
-    results = {net: compare(net, srs, hrs, rounds) for net in NETS.value}
+    rounds = 3 if OPTIONS.quick else OPTIONS.rounds
+    results = {net: compare(net, srs, hrs, rounds) for net in OPTIONS.nets}
     record = {
         "images": len(hrs),
         "megapixels": round(sum(hr.shape[0] * hr.shape[1] for hr in hrs) / 1e6, 3),
@@ -63,19 +77,19 @@ def main(arguments: list[str]) -> None:
             f"official {result['official']['images_per_second']:.2f}, ratio {result['ratio']:.2f}, "
             f"largest difference {result['largest_difference']:.1e}"
         )
-    Path(OUT.value).write_text(json.dumps(record, indent=2) + "\n")
-    print(f"written to {OUT.value}")
+    Path(OPTIONS.out).write_text(json.dumps(record, indent=2) + "\n")
+    print(f"written to {OPTIONS.out}")
 
 
 def load_images() -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Returns the HR images and what bicubic makes of their LR images."""
     pairs = (
-        find_all_pairs(Path(DATA.value), scale=SCALE, field="--data")
-        if DATA.value
+        find_all_pairs(Path(OPTIONS.data), scale=SCALE, field="--data")
+        if OPTIONS.data
         else find_photographs("validation")
     )
     lows, hrs = zip(*(pair.load(SCALE) for pair in pairs), strict=True)
-    if QUICK.value:
+    if OPTIONS.quick:
         lows, hrs = (lows[0][:32, :32],), (hrs[0][:128, :128],)
     return [bicubic_upscale(low, SCALE) for low in lows], list(hrs)
 
@@ -161,4 +175,4 @@ def torch_features(network: str):
 
 
 if __name__ == "__main__":
-    scripts.run(main)
+    program.start("metrics.py", parse)

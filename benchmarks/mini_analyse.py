@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from mini_choose import GRID, RESULTS, RUNS, describe
 
-from decloss_jax.commands import scripts
+from decloss_jax.commands import program
 from decloss_jax.data.sources import build_source
 from decloss_jax.metrics import lpips_each
 from decloss_jax.ops.quantize import to_uint8
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--train", required=True, metavar="ROOT", help="folder of BSDS400")
     parser.add_argument("--trained", nargs="+", type=int, default=[], help="numbers of settings, from 0")
     options = parser.parse_args()
-    scripts.use_compilation_cache()
+    program.prepare_jax("measuring")
 
     overrides = {"data.root": options.train}
     workdir, config, _ = train_row(TABLE1[0], 0, Settings("mini", overrides, RUNS, []))
@@ -77,9 +77,9 @@ def main() -> None:
 def centres(workdir: Path, config: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns SR and HR [N,S,S,3] in [0,1] of the middle of each held-out image, S = data.crop_size."""
     from decloss_jax.models import build_model
-    from decloss_jax.workdir.checkpoint import load_generator
+    from decloss_jax.workdir.checkpoint import load_checkpoint
 
-    _, params, _ = load_generator(workdir)
+    _, params, _ = load_checkpoint(workdir)
     scale = config.model.scale
     side = config.data.crop_size // scale
     lows, hrs = [], []

@@ -6,44 +6,58 @@ Cuts photographs of scikit-image into tiles that overlap by some pixels of the n
 tells the largest and the rms difference to the result of the whole image, in units of the range.
 """
 
+import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from decloss_jax import checks
-from decloss_jax.commands import scripts
+from decloss_jax.commands import program
 
-WORKDIR = flags.DEFINE_string("workdir", "", "Folder of a run of train.py.")
-WEIGHTS = flags.DEFINE_string("weights", "", "File of weights.")
-OVERLAPS = flags.DEFINE_list("overlaps", ["16", "32", "48"], "LR pixels.")
-TILE = flags.DEFINE_integer("tile", 152, "Side of a tile, LR pixels.")
-SIDE = flags.DEFINE_integer("side", 232, "Side of the images, LR pixels.")
-OUT = flags.DEFINE_string("out", "results/benchmarks/overlap.json", "Where the results are written.")
+OPTIONS = argparse.Namespace()  # of the command line
 IMAGES = ("astronaut", "motorcycle_left")
 
 
-def main(arguments: list[str]) -> None:
-    from decloss_jax.commands.cli import load_network
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line into `OPTIONS`."""
+    parser = program.Parser(
+        prog="overlap.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", default="", help="folder of a run of train.py")
+    parser.add_argument("--weights", default="", help="file of weights")
+    parser.add_argument("--overlaps", type=program.comma_list, default=["16", "32", "48"], help="LR pixels")
+    parser.add_argument("--tile", type=int, default=152, help="side of a tile, LR pixels")
+    parser.add_argument("--side", type=int, default=232, help="side of the images, LR pixels")
+    parser.add_argument(
+        "--out", default="results/benchmarks/overlap.json", help="where the results are written"
+    )
+    parser.set_defaults(main=main, resumes=False)
+    return parser.parse_args(arguments, OPTIONS)
+
+
+def main(options: argparse.Namespace) -> None:
     from decloss_jax.data.photographs import find_photographs
     from decloss_jax.inference.tiles import on_local_devices, receptive_radius, upscale
+    from decloss_jax.weights import describe
     from decloss_jax.workdir.journal import versions
+    from decloss_jax.workdir.network import load_network
 
     checks.check(
-        bool(WORKDIR.value) != bool(WEIGHTS.value),
+        bool(OPTIONS.workdir) != bool(OPTIONS.weights),
         "network",
         expected="--workdir or --weights",
         got="both or neither",
         remedy="give one of them",
     )
-    model, params, line = load_network(Path(WORKDIR.value or WEIGHTS.value), None)
+    model, params, description = load_network(OPTIONS.workdir or OPTIONS.weights)
     params = on_local_devices(params)
-    side = SIDE.value
+    side = OPTIONS.side
     lows = [
         np.ascontiguousarray(pair.hr.load()[:side, :side])
         for pair in find_photographs("train")
@@ -51,9 +65,9 @@ def main(arguments: list[str]) -> None:
     ]
     wholes = [upscale(model, params, low, tile=side + side % 4) for low in lows]
     rows: list[dict[str, Any]] = []
-    for overlap in map(int, OVERLAPS.value):
+    for overlap in map(int, OPTIONS.overlaps):
         errors = [
-            np.abs(upscale(model, params, low, tile=TILE.value, overlap=overlap) - whole)
+            np.abs(upscale(model, params, low, tile=OPTIONS.tile, overlap=overlap) - whole)
             for low, whole in zip(lows, wholes, strict=True)
         ]
         rows.append(
@@ -65,17 +79,17 @@ def main(arguments: list[str]) -> None:
         )
         print(rows[-1], flush=True)
     record = {
-        "network": line.partition(": ")[2],
+        "network": describe(description).partition(": ")[2],
         "receptive_radius": receptive_radius(model),
         "images": IMAGES,
         "side": side,
-        "tile": TILE.value,
+        "tile": OPTIONS.tile,
         "versions": versions(),
         "rows": rows,
     }
-    Path(OUT.value).write_text(json.dumps(record, indent=1) + "\n")
-    print(f"written to {OUT.value}")
+    Path(OPTIONS.out).write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written to {OPTIONS.out}")
 
 
 if __name__ == "__main__":
-    scripts.run(main)
+    program.start("overlap.py", parse)

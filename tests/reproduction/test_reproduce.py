@@ -118,7 +118,7 @@ def test_reproduce_ends_where_train_does(reproduced, tmp_path):
     assert result.returncode == 0, result.stderr
     record = json.loads((reproduced / "out" / "table1.json").read_text())
     workdir = reproduced / "runs" / f"edsr-decloss-l1-seed0-{record['rows'][2]['config_hash']}"
-    ours, expected = (checkpoint.load_generator(folder)[1] for folder in (workdir, tmp_path / "run"))
+    ours, expected = (checkpoint.load_checkpoint(folder)[1] for folder in (workdir, tmp_path / "run"))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)
 

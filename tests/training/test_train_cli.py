@@ -114,7 +114,8 @@ def test_train_again_changes_nothing(finished):
     before = (finished / "journal.jsonl").read_bytes()
     result = run("train.py", *TINY, f"--workdir={finished}")
     assert result.returncode == 0, result.stderr
-    complete, done = result.stderr.splitlines()  # and no log of Orbax
+    devices, complete, done = result.stderr.splitlines()  # and no log of Orbax
+    assert devices == "training on 1 x cpu"
     assert complete == f"finetune: complete at step {PRETRAIN + FINETUNE}"
     assert done.startswith(f"done: pretrain to step {PRETRAIN}, finetune to step {PRETRAIN + FINETUNE}; best")
     assert (finished / "journal.jsonl").read_bytes() == before
@@ -152,7 +153,7 @@ def test_train_starts_stage_2_from_another_run(finished, tmp_path):
 
 def save_stage_1(workdir: Path, path: Path, *, res_scale: float) -> Path:
     """Saves the generator at the end of stage 1, with the residual scale in the file's notes."""
-    _, params, _ = checkpoint.load_generator(workdir, stage="pretrain")
+    _, params, _ = checkpoint.load_checkpoint(workdir, stage="pretrain")
     save_generator(path, EDSR(features=4, blocks=1, res_scale=res_scale), params)
     return path
 
@@ -233,7 +234,7 @@ def test_train_stops_at_a_loss_that_is_not_finite(tmp_path):
         (["--config.seed=-1"], ["seed", "0 to 4294967295"]),
         (["--config.validation_images=-1"], ["validation_images"]),
         (["--config=README.md"], ["README.md", "a Python file"]),
-        (["extra"], ["expected flags only, got extra"]),
+        (["extra"], ["--config.FIELD=VALUE", "got extra"]),
         (["--config=configs/edsr_decloss"], ["configs/edsr_decloss.py"]),
     ],
 )
