@@ -29,6 +29,13 @@ def load_network(
         UserError: no network at `path`, or an option that does not belong to it.
     """
     path = files.expand(path)
+    checks.check(
+        path.exists(),
+        str(path),
+        expected="a file of weights or the workdir of a run",
+        got="nothing there",
+        remedy="check the path",
+    )
     if not path.is_dir():
         checks.check(
             stage is None, "stage", expected=f"none for the file {path}", got=stage, remedy="leave it out"

@@ -410,7 +410,10 @@ def test_evaluate_says_what_it_loaded_and_takes_a_res_scale(small_set, weights_f
         (["--method", "bicubic", "--res-scale", "0.1", "--data", "nowhere", "--out", "x"], "--res-scale"),
         (["--method", "bicubic", "--data", "nowhere", "--out", "x"], "no such folder"),
         (["--method", "bicubic", "--data", "photographs"], "--out"),
-        (["--workdir", "y", "--stage", "all", "--data", "nowhere", "--out", "x"], "workdir y"),
+        (
+            ["--workdir", "y", "--stage", "all", "--data", "nowhere", "--out", "x"],
+            "y: expected a file of weights",
+        ),
     ],
 )
 def test_evaluate_answers_a_mistake_with_one_sentence(arguments, words):

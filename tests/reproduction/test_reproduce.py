@@ -13,8 +13,10 @@ import pytest
 from command_line import CACHE, REPOSITORY, assert_one_sentence, run
 from PIL import Image
 
+import decloss_jax
+from decloss_jax import checks
 from decloss_jax.reproduction.paper import EXPERIMENTS
-from decloss_jax.reproduction.runs import Settings, config_hash, row_config
+from decloss_jax.reproduction.runs import Settings, config_hash, import_config, row_config
 from decloss_jax.workdir import checkpoint, journal
 
 TINY = {
@@ -239,6 +241,20 @@ def test_the_hash_of_a_row_ignores_what_it_does_not_read(tmp_path):
     assert decloss[0] == decloss[2] == decloss[3] != decloss[1]
     assert perceptual[0] == perceptual[1] == perceptual[3] != perceptual[2]
     assert configs[0][2].to_dict() == configs[1][2].to_dict()  # or the workdir of one would refuse the other
+
+
+def test_import_config_looks_beside_the_package_and_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert import_config("base").get_config().batch_size == 32  # of the checkout
+    monkeypatch.setattr(
+        decloss_jax, "__file__", str(tmp_path / "site-packages" / "decloss_jax" / "__init__.py")
+    )
+    with pytest.raises(
+        checks.UserError, match="configs/base.py: expected the configs of the repository.* checkout"
+    ):
+        import_config("base")
+    monkeypatch.chdir(REPOSITORY)
+    assert import_config("table1/01_edsr_l1").get_config().finetune.steps == 0
 
 
 @pytest.mark.parametrize(

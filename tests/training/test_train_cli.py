@@ -252,7 +252,9 @@ def test_train_refuses_a_batch_that_the_devices_cannot_share(tmp_path):
 
 def test_train_refuses_the_workdir_of_another_config(finished):
     result = run("train.py", *TINY, f"--workdir={finished}", "--config.seed=1", "--config.decloss.mu=0.5")
-    assert_one_sentence(result, "seed was 0, is 1", "decloss.mu was 0.25, is 0.5", "another --workdir")
+    assert_one_sentence(
+        result, "seed was 0, is 1", "decloss.mu was 0.25, is 0.5", f"--config.init_from={finished}"
+    )
 
 
 def test_train_help_is_quick_and_complete():
