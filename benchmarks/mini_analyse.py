@@ -3,11 +3,11 @@
     python benchmarks/mini_analyse.py --train ../data/BSDS400 [--trained 18 21]
 
 Takes the miniature's stage 1 (seed 0, trained if it is missing) and the centres of its held-out photographs.
-For L1, the perceptual loss and DECLoss in each setting of mini_choose.py's grid: the value at SR and at
-SR = HR; of the gradient with respect to SR the rms beside L1's, the share of its power in differences of colour,
-and the share in the tenth of the mini-patches that are flattest in SR; in bands of radial frequency the share of
-power, the cosine of the descent direction with HR - SR (does it restore what is missing?) and with SR itself
-(does it strengthen what is there?). Writes gradients.json and gradients.md in results/mini.
+For L1, the perceptual loss and DECLoss in each setting of mini_choose.py's grid: the value at SR and at SR =
+HR; of the gradient with respect to SR the rms beside L1's, the share of its power in differences of colour,
+and the share in the tenth of the mini-patches that are flattest in SR; in bands of radial frequency the
+share of power, the cosine of the descent direction with HR - SR (does it restore what is missing?) and with
+SR itself (does it strengthen what is there?). Writes gradients.json and gradients.md in results/mini.
 
 Then, for stage 1 and the networks trained with these settings of the grid, the power of the error in the same
 bands, of luma (the mean of the channels) and of colour, LPIPS with two networks, and how much of the power of
