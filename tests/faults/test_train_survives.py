@@ -43,7 +43,7 @@ def test_train_goes_on_bit_for_bit_after_kill_9_at_any_time(undisturbed, tmp_pat
     assert wait_until(process, lambda: last_step(run) >= step), communicate(process)
     process.send_signal(signal.SIGSTOP)
     status, said = communicate(run.start())
-    assert (status, said.count("\n")) == (2, 1)
+    assert (status, said.count("\n")) == (2, 2)  # the devices, the sentence
     assert "no other process trains in, got one that is in use" in said
     assert kill(process)[0] == -signal.SIGKILL
 
