@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import subprocess
 import sys
 from argparse import Namespace
@@ -101,8 +102,14 @@ def damaged(tmp_path_factory):
 )
 def test_a_command_ends_well_whatever_becomes_of_its_output(damaged, ending, status, out, err):
     words = f"set -o pipefail; {sys.executable} -m decloss_jax check-data {damaged} {ending}"
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}  # as most people have it; the end flushes
     result = subprocess.run(
-        ["bash", "-c", words], cwd=REPOSITORY, capture_output=True, encoding="utf-8", timeout=120
+        ["bash", "-c", words],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
     )
     assert result.returncode == status, result.stderr
     assert out in result.stdout
