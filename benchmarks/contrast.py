@@ -11,6 +11,7 @@ machine does hits all of them; the matrix-product peak is measured in between. P
 process of its own for each form. The first call, which compiles, is not counted, but recorded.
 """
 
+import argparse
 import datetime
 import functools
 import importlib.metadata
@@ -22,30 +23,24 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from contrast_forms import FORMS, Measured, jax_form, temporaries_mib
 
-from decloss_jax.commands import scripts
+from decloss_jax.commands import program
 from decloss_jax.data.photographs import find_photographs
 from decloss_jax.losses.contrast import FULL_UP_TO, TILE_SIZE, spatial_contrast, spatial_contrast_dense
 from decloss_jax.ops.fourier import enhance_detail
 from decloss_jax.ops.patches import extract_patches
 from decloss_jax.ops.resize import bicubic_upscale
 
-QUICK = flags.DEFINE_bool("quick", False, "P = 1152 and 2304 only, three rounds: whether it runs at all.")
-ONLY = flags.DEFINE_list("only", [], "Sizes P to measure again; the others stay as OUT.json has them.")
-OUT = flags.DEFINE_string("out", "results/benchmarks/contrast", "Path of the results, without suffix.")
-ONCE = flags.DEFINE_string(
-    "once", "", "FORM:P:p, print what the first calls of a form take and leave (internal)."
-)
+OPTIONS = argparse.Namespace()  # of the command line
 
 CROP, SCALE = 192, 4  # Sec. 5.1
 SIZES = ((1152, 8), (2304, 8), (4608, 8), (9216, 8), (18_432, 8), (73_728, 4))  # P and p; D = 3 p p
@@ -57,24 +52,48 @@ COMPILED = {"ours": spatial_contrast, "dense": spatial_contrast_dense}  # tell t
 PEAK_SIZES = (512, 1024, 2048)  # square products; the fastest counts
 
 
-def main(arguments: list[str]) -> None:
-    if ONCE.value:
-        form, patches, patch_size = ONCE.value.split(":")
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line into `OPTIONS`."""
+    parser = program.Parser(
+        prog="contrast.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="P = 1152 and 2304 only, three rounds: whether it runs at all"
+    )
+    parser.add_argument(
+        "--only",
+        type=program.comma_list,
+        default=[],
+        help="sizes P to measure again; the others stay as OUT.json has them",
+    )
+    parser.add_argument(
+        "--out", default="results/benchmarks/contrast", help="path of the results, without suffix"
+    )
+    parser.add_argument(
+        "--once", default="", help="FORM:P:p, print what the first calls of a form take and leave (internal)"
+    )
+    parser.set_defaults(main=main, resumes=False)
+    return parser.parse_args(arguments, OPTIONS)
+
+
+def main(options: argparse.Namespace) -> None:
+    if OPTIONS.once:
+        form, patches, patch_size = OPTIONS.once.split(":")
         print(json.dumps(measure_once(form, int(patches), int(patch_size))))
         return
-    out = Path(OUT.value)
-    sizes = SIZES[:2] if QUICK.value else SIZES
-    chosen = [int(size) for size in ONLY.value] or [patches for patches, _ in (*sizes, *ALONE)]
-    rows = measured_before(out, chosen) if ONLY.value else []
+    out = Path(OPTIONS.out)
+    sizes = SIZES[:2] if OPTIONS.quick else SIZES
+    chosen = [int(size) for size in OPTIONS.only] or [patches for patches, _ in (*sizes, *ALONE)]
+    rows = measured_before(out, chosen) if OPTIONS.only else []
     for patches, patch_size in sizes:
         if patches in chosen:
             rows += compare(patches, patch_size)
             save(out, rows)
-    for patches, patch_size in () if QUICK.value else ALONE:
+    for patches, patch_size in () if OPTIONS.quick else ALONE:
         if patches in chosen:
             rows.append(run_alone(patches, patch_size))
             save(out, rows)
-    record = save(out, rows, compare_tiles(1152 if QUICK.value else 4608))
+    record = save(out, rows, compare_tiles(1152 if OPTIONS.quick else 4608))
     plot(record, out.with_suffix(".png"))
     print(table(record))
 
@@ -89,7 +108,7 @@ def save(out: Path, rows: list[dict[str, Any]], tiles: dict[str, Any] | None = N
     record = {
         "hardware": {"cpu": cpu_model(), "cores": os.cpu_count()},
         "versions": versions("jax", "jaxlib", "torch", "pykeops", "numpy"),
-        "quick": QUICK.value,
+        "quick": OPTIONS.quick,
         "rows": rows,
         "tiles": tiles,
         "exponents": {form: exponents(rows, form) for form in FORMS},
@@ -216,7 +235,7 @@ def seconds_of(call: Callable[[], Any]) -> float:
 
 def rounds_for(seconds: float) -> int:
     """How often a form is measured: at least 5 times, but 3 times or once what takes very long."""
-    if QUICK.value:
+    if OPTIONS.quick:
         return 3
     return (
         51
@@ -423,4 +442,4 @@ def plot(record: dict[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    scripts.run(main)
+    program.start("contrast.py", parse)

@@ -1,9 +1,9 @@
-"""What a machine with GPUs makes of this project: the loss, the step, several cards, repeatability, validation.
+"""What a machine with GPUs makes of this project: loss, step, several cards, repeatability, validation.
 
     python benchmarks/gpu.py [--parts loss steps cards repeat validation] [--out results/benchmarks/gpu.json]
     python benchmarks/gpu.py --tiny          # the same on a CPU in small, to see that it runs
 
-Takes about ten minutes. Needs torch beside the requirements; a torch that sees no GPU is left out, and that is
+Takes about ten minutes. Needs torch beside the requirements; a torch without a GPU is left out, and that is
 recorded. Each part runs in processes of its own, since JAX and PyTorch do not share a GPU's memory. The JSON
 is written after each, so that nothing is lost when one fails. The last lines compare with goals.
 """
@@ -44,7 +44,9 @@ SHARE_PRINTED = 9.50 / 8.94 - 1  # printed GPU hours of rows 6 and 3 (Table 1)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--parts", nargs="+", choices=list(PARTS)[1:], default=list(PARTS)[1:])
     parser.add_argument("--tiny", action="store_true", help="small sizes and few rounds")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "benchmarks" / "gpu.json")
@@ -107,9 +109,7 @@ def over_torch(kind: str, form: str) -> Callable[[Mapping[str, Any]], float]:
 
 
 def step_over_torch(row: str) -> Callable[[Mapping[str, Any]], float]:
-    return lambda parts: (
-        parts[f"step_torch {row}"]["milliseconds"] / parts[f"step_jax {row}"]["milliseconds"]
-    )
+    return lambda parts: parts[f"step_torch {row}"]["milliseconds"] / parts[f"step_jax {row}"]["milliseconds"]
 
 
 def differing_bits(deterministic: str) -> Callable[[Mapping[str, Any]], float]:
@@ -137,7 +137,10 @@ GOALS: list[tuple[str, Callable[[Mapping[str, Any]], float], Callable[[float], b
         lambda parts: parts["loss_jax paper"]["ours high"]["temporaries_mib"],
         lambda x: x <= 768,
     ),
-    *((f"step of {row}, PyTorch over ours", step_over_torch(row), lambda x: x >= 1) for row in ("row6", "rrdb")),
+    *(
+        (f"step of {row}, PyTorch over ours", step_over_torch(row), lambda x: x >= 1)
+        for row in ("row6", "rrdb")
+    ),
     (
         "four cards over one, images per second",
         lambda parts: parts["cards 1"]["milliseconds"] / parts["cards 4"]["milliseconds"],

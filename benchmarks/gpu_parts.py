@@ -41,7 +41,11 @@ def environment(_: str, folder: Path) -> dict[str, Any]:
     try:
         import torch
 
-        torch_version = {"version": torch.__version__, "cuda": torch.version.cuda, "gpu": torch.cuda.is_available()}
+        torch_version = {
+            "version": torch.__version__,
+            "cuda": torch.version.cuda,
+            "gpu": torch.cuda.is_available(),
+        }
     except ImportError:
         pass
     return {
@@ -263,9 +267,9 @@ def validation(_: str, folder: Path) -> dict[str, Any]:
     """Measures EDSR-baseline on pictures of DIV2K's size, one for each device, to 8 bits and PSNR."""
     import jax
 
+    from decloss_jax.inference import on_local_devices, upscale_images
     from decloss_jax.metrics import psnr
     from decloss_jax.models import EDSR
-    from decloss_jax.inference import on_local_devices, upscale_images
     from decloss_jax.training.state import draw_params
 
     model = EDSR(features=8, blocks=1) if TINY else EDSR()

@@ -23,7 +23,11 @@ class Stepper:
         from decloss_jax.training.plan import plan_stages
         from decloss_jax.training.state import draw_params, start_stage
 
-        mesh, model, optimizer = parallel.data_mesh(devices), build_model(config.model), build_optimizer(config)
+        mesh, model, optimizer = (
+            parallel.data_mesh(devices),
+            build_model(config.model),
+            build_optimizer(config),
+        )
         stage = plan_stages(config, model, optimizer, mesh)[-1]
         params = jax.device_put(draw_params(model, 0), parallel.replicated(mesh))
         self._train_step: Any = stage.train_step

@@ -11,6 +11,7 @@ Seconds are those of the processor, on one core, which other programs on the mac
 take turns. Compiling is not counted.
 """
 
+import argparse
 import importlib.metadata
 import importlib.util
 import json
@@ -20,16 +21,15 @@ import statistics
 import sys
 import time
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax.commands import scripts
+from decloss_jax.commands import program
 from decloss_jax.data.photographs import find_photographs
 from decloss_jax.metrics import lpips_each, psnr, ssim
 from decloss_jax.metrics.fidelity import C1, C2, WINDOW_SIGMA, WINDOW_SIZE
@@ -38,18 +38,30 @@ from decloss_jax.ops.quantize import to_uint8
 from decloss_jax.ops.resize import bicubic_downscale, bicubic_upscale
 from decloss_jax.weights.trunks import load_trunk
 
-SIZE = flags.DEFINE_list("size", ["1356", "2040"], "Height and width of the pair, multiples of 4.")
-CASES = flags.DEFINE_list("cases", [], "What is timed, by the names in the results; by default all.")
-ROUNDS = flags.DEFINE_integer("rounds", 7, "Measurements of each side.", 1)
-BEFORE = flags.DEFINE_string("before", "", "Checkout of an earlier version.")
-OUT = flags.DEFINE_string("out", "results/benchmarks/metrics.json", "File for the measurements.")
+OPTIONS = argparse.Namespace()  # of the command line
 
 SCALE = 4
 Measure = Callable[[np.ndarray, np.ndarray], Any]
 
 
-def main(arguments: list[str]) -> None:
-    low, sr, hr = make_images(int(SIZE.value[0]), int(SIZE.value[1]))
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line into `OPTIONS`."""
+    parser = program.Parser(
+        prog="metrics.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=[1356, 2040], help="height and width of the pair, multiples of 4"
+    )
+    parser.add_argument("--cases", nargs="+", default=[], help="what is timed; by default all")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each side")
+    parser.add_argument("--before", default="", help="checkout of an earlier version")
+    parser.add_argument("--out", default="results/benchmarks/metrics.json", help="file for the measurements")
+    parser.set_defaults(main=main, resumes=False)
+    return parser.parse_args(arguments, OPTIONS)
+
+
+def main(options: argparse.Namespace) -> None:
+    low, sr, hr = make_images(*OPTIONS.size)
     cases: dict[str, Callable[[], dict[str, Measure]]] = {
         "psnr_rgb": lambda: fidelity_sides("psnr", "rgb"),
         "psnr_y": lambda: fidelity_sides("psnr", "y"),
@@ -59,17 +71,17 @@ def main(arguments: list[str]) -> None:
         "lpips_vgg": lambda: lpips_sides("vgg"),
         "upscale": lambda: upscale_sides(low),
     }
-    seconds = {name: compare(name, cases[name](), sr, hr) for name in CASES.value or cases}
+    seconds = {name: compare(name, cases[name](), sr, hr) for name in OPTIONS.cases or cases}
     record = {
         "image": list(hr.shape),
-        "rounds": ROUNDS.value,
+        "rounds": OPTIONS.rounds,
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.machine(),
         "versions": {name: importlib.metadata.version(name) for name in ("numpy", "jax", "jaxlib")},
         "seconds": seconds,
     }
-    Path(OUT.value).write_text(json.dumps(record, indent=1) + "\n")
-    print(f"written to {OUT.value}")
+    Path(OPTIONS.out).write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written to {OPTIONS.out}")
 
 
 def make_images(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -84,7 +96,7 @@ def compare(name: str, sides: Mapping[str, Measure], sr: np.ndarray, hr: np.ndar
     """Times all sides in turns, after a first call that is not counted."""
     values = {side: measure(sr, hr) for side, measure in sides.items()}
     times: dict[str, list[float]] = {side: [] for side in sides}
-    for _ in range(ROUNDS.value):
+    for _ in range(OPTIONS.rounds):
         for side, measure in sides.items():
             start = time.process_time()
             measure(sr, hr)
@@ -108,7 +120,7 @@ def compare(name: str, sides: Mapping[str, Measure], sr: np.ndarray, hr: np.ndar
 
 def load_before(path: str) -> types.ModuleType:
     """Loads a module of the earlier version, whose imports are those of this one."""
-    spec = importlib.util.spec_from_file_location("before", Path(BEFORE.value) / "decloss_jax" / path)
+    spec = importlib.util.spec_from_file_location("before", Path(OPTIONS.before) / "decloss_jax" / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -119,7 +131,7 @@ def fidelity_sides(name: str, channel: str) -> dict[str, Measure]:
     options = {"crop_border": SCALE, "channel": channel}
     ours = {"psnr": psnr, "ssim": ssim}[name]
     sides: dict[str, Measure] = {"ours": lambda sr, hr: ours(sr, hr, **options)}
-    if BEFORE.value:
+    if OPTIONS.before:
         before = getattr(load_before("metrics/fidelity.py"), name)
         sides["before"] = lambda sr, hr: before(sr, hr, **options)
     if name == "ssim" and importlib.util.find_spec("cv2"):
@@ -153,7 +165,7 @@ def ssim_by_opencv(sr: np.ndarray, hr: np.ndarray, channel: str) -> float:
 def lpips_sides(net: str) -> dict[str, Measure]:
     """Returns LPIPS with one network as functions of a pair."""
     sides: dict[str, Measure] = {"ours": lambda sr, hr: next(lpips_each([sr], [hr], net=net))}
-    if BEFORE.value:
+    if OPTIONS.before:
         before = load_before("metrics/lpips.py")
         before.extract_features = load_before("models/features.py").extract_features
         sides["before"] = lambda sr, hr: next(before.lpips_each([sr], [hr], net=net))
@@ -226,4 +238,4 @@ def torch_features(network: str):
 
 
 if __name__ == "__main__":
-    scripts.run(main)
+    program.start("metrics.py", parse)

@@ -14,9 +14,8 @@ from decloss_jax.host import console
 from decloss_jax.inference import on_local_devices, upscale_each
 from decloss_jax.ops.resize import bicubic_upscale
 from decloss_jax.weights import describe
-from decloss_jax.weights import load_generator as load_weights
-from decloss_jax.workdir.checkpoint import load_generator as load_checkpoint
 from decloss_jax.workdir.checkpoint import trained_stages
+from decloss_jax.workdir.network import load_network
 
 DEFAULT_SCALE = 4  # of bicubic where no generator says
 
@@ -61,7 +60,7 @@ def load_methods(
         weights: files of weights, in any format that `decloss_jax.weights` reads.
         stage: of the runs: "pretrain", "finetune", "all" (each that was trained) or None (the last one).
         scale: s; by default the generators', or 4.
-        res_scale: EDSR's residual scale in the files of weights; by default what `load_generator` finds.
+        res_scale: EDSR's residual scale in the files of weights; by default what the files record.
 
     Raises:
         UserError: nothing to measure, something that cannot be loaded, several scales, or a residual scale
@@ -74,8 +73,10 @@ def load_methods(
         got="none",
         remedy="leave it out",
     )
+    if scale is not None:
+        checks.check_positive("--scale", scale)
     generators = [method for workdir in workdirs for method in from_workdir(workdir, stage)]
-    generators += [from_weights(path, res_scale) for path in weights]
+    generators += [from_path(path, res_scale=res_scale) for path in weights]
     common = scale or (generators[0].scale if generators else DEFAULT_SCALE)
     for method in generators:
         checks.check(
@@ -124,21 +125,16 @@ def from_generator(
 
 def from_workdir(workdir: str, stage: str | None) -> list[Method]:
     """Loads the generator of one stage of a run, or of all its stages."""
-    stages = trained_stages(Path(workdir)) if stage == "all" else [stage]
-    methods = []
-    for each in stages or [None]:
-        model, params, description = load_checkpoint(workdir, stage=each)
-        name = f"{Path(workdir).resolve().name}-{description['stage']}"
-        sha256 = description["checkpoint_sha256"]
-        methods.append(from_generator(name, model, params, sha256, description))
-    return methods
+    stages = trained_stages(workdir) if stage == "all" else [stage]
+    return [from_path(workdir, stage=each) for each in stages or [None]]
 
 
-def from_weights(path: str, res_scale: float | None) -> Method:
-    """Loads the generator in a file of weights, and says what it is."""
-    model, params, description = load_weights(path, res_scale=res_scale)
+def from_path(path: str, *, stage: str | None = None, res_scale: float | None = None) -> Method:
+    """Loads the generator of a run or of a file of weights, and says what it is."""
+    model, params, description = load_network(path, stage=stage, res_scale=res_scale)
     console.say(describe(description))
-    return from_generator(Path(path).stem, model, params, description["sha256"], description)
+    name = "{workdir}-{stage}".format_map(description) if "workdir" in description else Path(path).stem
+    return from_generator(name, model, params, description["sha256"], description)
 
 
 def with_own_names(methods: Sequence[Method]) -> list[Method]:

@@ -17,7 +17,7 @@ from decloss_jax.evaluation.output import FILES, PICTURES, Result, folder_that_a
 from decloss_jax.evaluation.report import make_table, write_report
 from decloss_jax.evaluation.saved import read_evaluation
 from decloss_jax.evaluation.table import Table, table_csv
-from decloss_jax.host import console
+from decloss_jax.host import console, files
 from decloss_jax.metrics import METRICS
 
 PHOTOGRAPHS = "photographs"  # in --data: the held-out ones that come with scikit-image
@@ -95,9 +95,9 @@ def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[I
         if root == PHOTOGRAPHS:
             name, place, pairs = PHOTOGRAPHS, PHOTOGRAPHS, find_photographs("validation")
         else:
-            folder = Path(root).expanduser().resolve()
+            folder = files.expand(root).resolve()
             name, place = folder.name, str(folder)
-            pairs = find_all_pairs(Path(root).expanduser(), scale=scale, field=field)
+            pairs = find_all_pairs(files.expand(root), scale=scale, field=field)
         checks.check(
             name not in [other.name for other in sets],
             field,

@@ -405,7 +405,10 @@ def test_evaluate_says_what_it_loaded_and_prints_the_table_with_its_conventions(
     ("arguments", "words"),
     [
         (["--method", "bicubic", "--data", "photographs"], "--out"),
-        (["--workdir", "y", "--stage", "all", "--data", "nowhere", "--out", "x"], "workdir y"),
+        (
+            ["--workdir", "y", "--stage", "all", "--data", "nowhere", "--out", "x"],
+            "y: expected a file of weights",
+        ),
     ],
 )
 def test_evaluate_answers_a_mistake_with_one_sentence(arguments, words):

@@ -93,7 +93,7 @@ def test_a_checkpoint_that_is_whole_and_not_ours_is_refused(workdir, tmp_path, n
     change, words = FOREIGN_CHECKPOINTS[name]
     copy = change_copy(workdir, tmp_path / "copy", change, rehash=True)
     with pytest.raises(UserError) as error:
-        checkpoint.load_generator(copy)
+        checkpoint.load_checkpoint(copy)
     message = str(error.value)
     assert message.startswith(str(copy / STEP))
     assert words in message
@@ -105,7 +105,7 @@ def test_a_checkpoint_whose_files_are_none_is_passed_over(workdir, tmp_path, nam
     change, words = DAMAGED_CHECKPOINTS[name]
     copy = change_copy(workdir, tmp_path / "copy", change)
     with pytest.raises(UserError, match="expected at least one whole step, got only damaged ones"):
-        checkpoint.load_generator(copy)
+        checkpoint.load_checkpoint(copy)
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
     assert line.isprintable()
@@ -113,7 +113,7 @@ def test_a_checkpoint_whose_files_are_none_is_passed_over(workdir, tmp_path, nam
 
 def test_odd_names_among_steps_are_no_steps(workdir, tmp_path):
     copy = change_copy(workdir, tmp_path / "copy", lambda folder: (folder / STEP.parent / "\u00b2").mkdir())
-    assert checkpoint.load_generator(copy)[2]["step"] == 2
+    assert checkpoint.load_checkpoint(copy)[2]["step"] == 2
 
 
 def test_commands_refuse_a_foreign_workdir(workdir, tmp_path):
