@@ -24,9 +24,9 @@ from decloss_jax.losses.similarity import mask_vectors, unit_vectors
 
 # Anchors in a strip and columns in a tile, at most, on CPUs (benchmarks/contrast.py compares sizes).
 CPU_TILE = 512
-# Bytes of a strip on accelerators, and of each of its pairs: three products, two exponentials and the mask.
-STRIP_BYTES = 512 * 2**20
-PAIR_BYTES = 18
+# Bytes of a strip on accelerators, and of each of its pairs: XLA keeps two float32 values at a time.
+STRIP_BYTES = 384 * 2**20
+PAIR_BYTES = 8
 
 
 class Plan(NamedTuple):
@@ -48,7 +48,6 @@ class Columns(NamedTuple):
     hr: Array  # [P,D] unit vectors v
     detail: Array  # [P,D] and
     cut: Array  # [P]: i and j are positive where detail_i . detail_j >= cut_i + cut_j
-    weight: Array  # [P] 1, and 0 for what fills the last tile
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -81,7 +80,7 @@ def _value_and_gradient(plan: Plan, sr: Array, hr: Array) -> tuple[tuple[Array, 
         first = lax.axis_index(plan.axis_name) * patches
     detail, cut = mask_vectors(all_hr, threshold_db=plan.threshold_db, max_value=plan.max_value)
     unit_hr = unit_vectors(all_hr, max_value=plan.max_value)
-    columns = Columns(all_sr, unit_hr, detail, cut, jnp.ones_like(cut))
+    columns = Columns(all_sr, unit_hr, detail, cut)
     own = functools.partial(lax.dynamic_slice_in_dim, start_index=first, slice_size=patches)
 
     on_cpu = plan.tile_size or CPU_TILE
@@ -120,9 +119,11 @@ def _loop(
         -dL/du; and of each column the column part.
     """
     sr, detail, cut = anchors
-    # Fillings of the last strip have no negative (cut -inf), so they have no part in anything.
-    strips = (*(_split(x, strip_size) for x in (sr, detail)), _split(cut, strip_size, fill=-jnp.inf))
+    # What fills the last strip has no negative (cut -inf), so it adds nothing; what fills the last tile is
+    # never positive (cut +inf), and `_add_strip` does not count it as negative.
+    strips = _split(sr, strip_size), _split(detail, strip_size), _split(cut, strip_size, fill=-jnp.inf)
     tiles = Columns(*(_split(x, tile_size) for x in columns))
+    tiles = tiles._replace(cut=_split(columns.cut, tile_size, fill=jnp.inf))
     # "Like" makes the zeros vary over the devices of a mesh as `sr` does, as a loop's carry must.
     column_part = jnp.zeros_like(sr, shape=tiles.sr.swapaxes(1, 2).shape)
     column_part, of_anchors = lax.scan(functools.partial(_add_strip, plan, tiles), column_part, strips)
@@ -145,11 +146,17 @@ def _add_strip(
         gram = jnp.matmul(detail, tile.detail.T, precision=lax.Precision.HIGHEST)
         positive = gram >= cut[:, None] + tile.cut  # Eq. 20
         k = jnp.where(positive, plan.k_pos, plan.k_neg)
-        e_sr = jnp.exp(k * dot(sr, tile.sr.T)) * tile.weight
-        e_hr = jnp.exp(k * dot(sr, tile.hr.T)) * (2 * tile.weight)
+        e_sr = jnp.exp(k * dot(sr, tile.sr.T))
+        e_hr = 2 * jnp.exp(k * dot(sr, tile.hr.T))
         scores = e_sr + e_hr
-        parts = jnp.where(positive, scores, 0), jnp.where(positive, 0, scores), positive * tile.weight
-        return sums + jnp.stack([part.sum(axis=1) for part in parts]), (e_sr, e_hr, positive)
+        sums += jnp.stack(
+            [
+                jnp.sum(scores, axis=1, where=positive),  # Eq. 21
+                jnp.sum(scores, axis=1, where=~positive & (tile.cut < jnp.inf)),  # Eq. 22
+                jnp.sum(positive, axis=1, dtype=sums.dtype),
+            ]
+        )
+        return sums, (e_sr, e_hr, positive)
 
     (q_pos, q_neg, positives), kept = lax.scan(compare, jnp.zeros_like(cut, shape=(3, len(cut))), tiles)
     used = q_neg > 0
