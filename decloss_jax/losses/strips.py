@@ -118,10 +118,10 @@ def _loop(
         Of each anchor L_i, whether it has a negative, how many positives, and the row part [P,D] of
         -dL/du; and of each column the column part.
     """
-    sr, detail, cut = anchors
-    # What fills the last strip has no negative (cut -inf), so it adds nothing; what fills the last tile is
-    # never positive (cut +inf), and `_add_strip` does not count it as negative.
-    strips = _split(sr, strip_size), _split(detail, strip_size), _split(cut, strip_size, fill=-jnp.inf)
+    sr = anchors[0]
+    # Zero vectors fill the last strip and add nothing to the column part. What fills the last tile is never
+    # positive (cut +inf), and `_add_strip` does not count it as negative.
+    strips = tuple(_split(x, strip_size) for x in anchors)
     tiles = Columns(*(_split(x, tile_size) for x in columns))
     tiles = tiles._replace(cut=_split(columns.cut, tile_size, fill=jnp.inf))
     # "Like" makes the zeros vary over the devices of a mesh as `sr` does, as a loop's carry must.

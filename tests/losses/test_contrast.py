@@ -161,6 +161,16 @@ def test_form_for_accelerators_equals_dense(anchors, monkeypatch):
     assert_equals_dense(sr, hr)
 
 
+def test_filling_adds_nothing_where_no_pair_is_alike():
+    """Ten anchors in strips of four: two places of the last strip are filled, and have no positive."""
+    hr = np.random.default_rng(0).normal(size=(10, 6)).astype(np.float32)
+    options = {**OPTIONS, "threshold_db": 200.0}
+    loss, gradient = value_and_gradient(spatial_contrast, hr, hr, **options, tile_size=4)
+    expected, expected_gradient = value_and_gradient(spatial_contrast_dense, hr, hr, **options)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=1e-6)
+
+
 def test_spatial_contrast_value_alone_equals_value_with_gradient():
     """And does not pay for the gradient: three products, S_sr, S_hr and the mask, instead of six."""
     sr, hr = random_patches(9, 30, 6)
