@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 TINY = os.environ.get("DECLOSS_TINY") == "1"
 ROUNDS = 2 if TINY else 10
-SIZES = {"small": 72, "paper": 144} if TINY else {"small": 4_608, "paper": 18_432}  # mini-patches P
+SIZES = {"small": 576, "paper": 1152} if TINY else {"small": 4_608, "paper": 18_432}  # mini-patches P
 STEPS = 2 if TINY else 20  # of `repeat`, and of each round of a step
 ROWS = {
     "row1": "table1/01_edsr_l1",
@@ -60,7 +60,7 @@ def environment(_: str, folder: Path) -> dict[str, Any]:
 def vectors(size: str) -> tuple[np.ndarray, np.ndarray, float]:
     from contrast import mini_patches
 
-    return mini_patches(SIZES[size], 16 if TINY else 8)
+    return (*mini_patches(SIZES[size]), 25.0)
 
 
 def loss_reference(size: str, folder: Path) -> dict[str, Any]:
@@ -267,7 +267,7 @@ def validation(_: str, folder: Path) -> dict[str, Any]:
     """Measures EDSR-baseline on pictures of DIV2K's size, one for each device, to 8 bits and PSNR."""
     import jax
 
-    from decloss_jax.inference import on_local_devices, upscale_images
+    from decloss_jax.inference import on_local_devices, upscale_each
     from decloss_jax.metrics import psnr
     from decloss_jax.models import EDSR
     from decloss_jax.training.state import draw_params
@@ -279,8 +279,8 @@ def validation(_: str, folder: Path) -> dict[str, Any]:
     hrs = [low.repeat(4, axis=0).repeat(4, axis=1) for low in lows]
 
     def measure() -> list[float]:
-        srs = upscale_images(model, params, lows)
-        return [psnr(sr, hr, crop_border=4, channel="y") for sr, hr in zip(srs, hrs, strict=True)]
+        srs = upscale_each(model, params, lows.__getitem__, [low.shape[:2] for low in lows])
+        return [psnr(sr, hrs[index], crop_border=4, channel="y") for index, sr in srs]
 
     measure()
     times = timed(measure)
