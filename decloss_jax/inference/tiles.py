@@ -22,7 +22,6 @@ from jax import Array, lax
 from decloss_jax import checks
 from decloss_jax.host import console, parallel
 from decloss_jax.models import EDSR, RRDBNet
-from decloss_jax.models.rrdb import UNSHUFFLE_FACTORS
 from decloss_jax.ops.padding import Size, pad_to, valid_mask
 from decloss_jax.ops.quantize import dequantize, quantize
 
@@ -65,13 +64,13 @@ def edsr_geometry(model: EDSR) -> Geometry:
 
 def rrdb_geometry(model: RRDBNet) -> Geometry:
     """Fifteen convolutions a block, one before and one after them: too far for tiles (docs/upscaling.md)."""
-    factor = UNSHUFFLE_FACTORS[model.scale]
+    factor = model.factor
     radius = 15 * model.blocks + 2
     overlap = factor * min(radius + STRIP_RADIUS, RRDB_OVERLAP)
     return Geometry(factor, radius, overlap, 32 * model.features // factor**2)
 
 
-RRDB_OVERLAP = 48  # feature pixels
+RRDB_OVERLAP = 80  # feature pixels
 GEOMETRIES: dict[type, Callable[[Any], Geometry]] = {EDSR: edsr_geometry, RRDBNet: rrdb_geometry}
 
 
