@@ -14,15 +14,80 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from decloss_jax import checks
 from decloss_jax.host import files
 
-BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value of the second
+# Tags of TIFF, and some of their values.
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 262, 277, 339
+WHITE_IS_ZERO = 0
+SAMPLE_FORMATS = {1: "integers", 2: "signed integers", 3: "floating point", 5: "complex", 6: "complex"}
+COLOR_SPACES = {
+    0: "gray",
+    1: "gray",
+    2: "RGB",
+    3: "palette",
+    5: "CMYK",
+    6: "YCbCr",
+    8: "L*a*b*",
+    32844: "LogL",
+}
+
+ORIENTATION = 0x0112  # EXIF's tag, and how each value of it but 1 is turned upright
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+SIDEWAYS = (5, 6, 7, 8)  # the values that exchange height and width
 DECODERS = min(8, os.cpu_count() or 1)  # threads; each holds one image, and what is made of it
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".mpo"),
+    *(".bmp", ".dib", ".tif", ".tiff", ".webp"),
+)
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # Pillow has more, and runs ghostscript on an EPS
+# Endings of other pictures: in a folder they are named, not passed over in silence.
+OTHER_SUFFIXES = (
+    *(".gif", ".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".jxr", ".wdp", ".hdp"),
+    *(
+        ".tga",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".pfm",
+        ".exr",
+        ".hdr",
+        ".qoi",
+        ".dds",
+        ".pcx",
+        ".ico",
+        ".icns",
+    ),
+    *(".psd", ".psb", ".xcf", ".svg", ".eps", ".dng", ".cr2", ".cr3", ".crw", ".nef", ".arw", ".orf", ".rw2"),
+    *(
+        ".raf",
+        ".pef",
+        ".srw",
+        ".sgi",
+        ".ras",
+        ".fits",
+        ".xbm",
+        ".xpm",
+        ".jls",
+        ".bpg",
+        ".flif",
+        ".cur",
+        ".emf",
+    ),
+)
+
+GRAY_STEPS = {"L;2": 85, "L;4": 17}  # layout of a PNG -> 255 over its largest gray
 
 # A picture may have 23,170 x 23,170 pixels; 4,096 x 4,096 in any file, and in a larger file more than deflate
 # packs into a byte: 344 of RGB. So a file of a few bytes that promises many pixels costs nothing.
@@ -43,6 +108,16 @@ def list_images(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
     )
+
+
+def is_other_picture(path: Path) -> bool:
+    """Tells by its ending whether a file is a picture of a kind that is not read."""
+    return path.suffix.lower() in OTHER_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+
+
+def list_other_pictures(folder: Path) -> list[Path]:
+    """Lists the pictures directly in a folder that are of a kind that is not read; [] without a folder."""
+    return sorted(filter(is_other_picture, folder.iterdir())) if folder.is_dir() else []
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -86,18 +161,53 @@ def count_pixels(source: Path | io.BytesIO, name: str) -> int:
 def open_image(source: Path | io.BytesIO) -> Iterator[ImageFile.ImageFile]:
     """Opens an image of one of `FORMATS`, whatever its file is called, without decoding it.
 
+    Pillow gets an open file, never a path: it would map an uncompressed TIFF whose orientation exchanges
+    height and width into memory with the sides exchanged, which scrambles the pixels.
+
     Raises:
-        ValueError: more pixels than are read of a file of its size.
+        ValueError: more pixels than are read of a file of its size, or a kind of TIFF that is not read.
         Exception: of many kinds, from Pillow; `refuse_unreadable` words both.
     """
     size = file_size(source)
-    with Image.open(source, formats=FORMATS) as image:
+    with contextlib.ExitStack() as stack:
+        file = source if isinstance(source, io.BytesIO) else stack.enter_context(open(source, "rb"))
+        try:
+            image = stack.enter_context(Image.open(file, formats=FORMATS))
+        except UnidentifiedImageError:
+            kind = describe_tiff(file)
+            if kind is None:
+                raise
+            raise ValueError(kind) from None
         most = min(PIXEL_LIMIT, max(PIXELS_IN_ANY_FILE, PIXELS_PER_BYTE * size))
         if image.width * image.height > most:
             raise ValueError(
                 f"{image.width} x {image.height} pixels, where at most {most:,} are read of {size:,} bytes"
             )
         yield image
+
+
+def describe_tiff(file: Any) -> str | None:
+    """Says what pixels a TIFF file has; None if it is another file, or a damaged one."""
+    file.seek(0)
+    header = file.read(16)
+    if header[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return None
+    try:
+        wide = b"+" in header[2:4]
+        tags: Any = TiffImagePlugin.ImageFileDirectory_v2(header if wide else header[:8])
+        file.seek(tags.next)
+        tags.load(file)
+        return f"{describe_samples(tags)} pixels"
+    except Exception:  # of many kinds, on damaged files
+        return None
+
+
+def describe_samples(tags: Mapping[int, Any]) -> str:
+    """Says what the samples of a TIFF are, such as "RGB, 3 x 32-bit floating point"."""
+    bits, form = tags.get(BITS_PER_SAMPLE, (1,)), tags.get(SAMPLE_FORMAT, (1,))
+    color = COLOR_SPACES.get(tags.get(PHOTOMETRIC, -1), "unknown colour")
+    samples = tags.get(SAMPLES_PER_PIXEL, len(bits))
+    return f"{color}, {samples} x {max(bits)}-bit {SAMPLE_FORMATS.get(max(form), 'unknown')}"
 
 
 def file_size(source: Path | io.BytesIO) -> int:
@@ -137,25 +247,78 @@ def refuse_unreadable(name: str) -> Iterator[None]:
 
 
 def decode_pixels(source: Path | io.BytesIO) -> np.ndarray:
-    """Decodes and turns an image: [H,W,3] or, with alpha, [H,W,4]; uint8 or uint16."""
+    """Decodes and turns an image: [H,W,3] or, with alpha, [H,W,4]; uint8 or uint16.
+
+    A colour that the file names as transparent becomes an alpha where a pixel has it, and nothing elsewhere.
+    """
     with open_image(source) as image:
         layout = sixteen_bit_layout(image)
-        ImageOps.exif_transpose(image, in_place=True)
-        if layout is None:
-            if image.has_transparency_data:
-                return as_array(image, "RGBA")
-            if image.mode in ("1", "L", "P", "RGB"):
-                return as_array(image, "RGB")
-        elif "transparency" in image.info:
-            raise ValueError(f"{layout} pixels with a transparent colour")
-        elif image.mode.startswith("I;16"):
-            gray = np.asarray(image, np.uint16)
-            if tiff_tags(image).get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turns 8 bits round, not 16
-                gray = np.iinfo(np.uint16).max - gray
-            return np.repeat(gray[..., None], 3, axis=-1)
-        elif image.format in ("PNG", "TIFF") and layout.partition(";")[0] in ("RGB", "RGBA"):
-            return np.asarray(image) * np.uint16(256) + decode_low_bytes(source)
-        raise ValueError(f"{layout or image.mode} pixels")
+        return decode_8_bits(image) if layout is None else decode_16_bits(image, layout, source)
+
+
+def decode_8_bits(image: ImageFile.ImageFile) -> np.ndarray:
+    """Decodes and turns an image of at most 8 bits per channel."""
+    key = image.info.get("transparency")
+    if isinstance(key, int) and image.tile and image.tile[0].args in GRAY_STEPS:
+        # Pillow spreads 2 and 4 bits of gray over 0..255, but not the gray that is transparent.
+        image.info["transparency"] = key * GRAY_STEPS[image.tile[0].args]
+    upright = turn_upright(image)
+    if upright.has_transparency_data:
+        pixels = as_array(upright, "RGBA")
+        unused = key is not None and pixels[..., 3].min() == 255
+        return pixels[..., :3] if unused else pixels
+    if upright.mode in ("1", "L", "P", "RGB"):
+        return as_array(upright, "RGB")
+    tags = tiff_tags(image)
+    raise ValueError(f"{describe_samples(tags) if tags else image.mode} pixels")
+
+
+def decode_16_bits(image: ImageFile.ImageFile, layout: str, source: Path | io.BytesIO) -> np.ndarray:
+    """Decodes and turns an image whose file stores 16 bits per channel in a layout; uint16."""
+    key = image.info.get("transparency")
+    kind = layout.partition(";")[0]
+    if image.format == "PNG" and kind == "LA":
+        # Four bytes a pixel, which Pillow would cut down to two: the high and low ones of gray and of alpha.
+        image.tile = [tile._replace(args="RGBA") for tile in image.tile]
+        parts = np.asarray(turn_upright(image))
+        wide = parts[..., ::2] * np.uint16(256) + parts[..., 1::2]
+        return wide[..., [0, 0, 0, 1]]
+    if image.mode.startswith("I;16"):
+        tags = tiff_tags(image)
+        gray = np.asarray(turn_upright(image), np.uint16)
+        if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turns 8 bits round, not 16
+            gray = np.iinfo(np.uint16).max - gray
+        pixels = np.repeat(gray[..., None], 3, axis=-1)
+    elif image.format in ("PNG", "TIFF") and kind in ("RGB", "RGBA"):
+        pixels = np.asarray(turn_upright(image)) * np.uint16(256) + decode_low_bytes(source)
+    else:
+        raise ValueError(f"{layout} pixels")
+    hidden = np.zeros(1, bool) if key is None else (pixels == np.asarray(key, np.uint16)).all(axis=-1)
+    if not hidden.any():
+        return pixels
+    return np.dstack([pixels, np.where(hidden, 0, np.iinfo(np.uint16).max).astype(np.uint16)])
+
+
+def turn_upright(image: ImageFile.ImageFile) -> Image.Image:
+    """Decodes an image and turns it as its EXIF orientation says; Pillow turns a TIFF itself."""
+    image.load()
+    turn = TURNS.get(1 if image.format == "TIFF" else orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def orientation(image: Image.Image) -> Any:
+    """Returns the value of EXIF's orientation, before a TIFF is decoded; 1 where there is none."""
+    try:
+        value = image.getexif().get(ORIENTATION, 1)
+        return value if isinstance(value, int) else 1
+    except Exception:  # of many kinds, on damaged data
+        return 1
+
+
+def upright_size(image: ImageFile.ImageFile) -> tuple[int, int]:
+    """Returns the height and width of an image that is not decoded yet, once it is turned upright."""
+    turned = image.format != "TIFF" and orientation(image) in SIDEWAYS
+    return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def as_array(image: Image.Image, mode: str) -> np.ndarray:
@@ -168,7 +331,8 @@ def sixteen_bit_layout(image: ImageFile.ImageFile) -> str | None:
 
     Pillow keeps 16 bits of gray ("I;16"), but cuts colour down to the upper 8 without a word.
     """
-    layouts = re.findall(r"\w+;16[BLN]?", " ".join(str(tile.args) for tile in image.tile))
+    # BGR;16 is a BMP's pixel of 5, 6 and 5 bits.
+    layouts = re.findall(r"\b(?!BGR)\w+;16[BLN]?", " ".join(str(tile.args) for tile in image.tile))
     if layouts:
         return layouts[0]
     planar = image.mode in ("RGB", "RGBA") and max(tiff_tags(image).get(BITS_PER_SAMPLE, (8,))) > 8
@@ -197,8 +361,7 @@ def decode_low_bytes(source: Path | io.BytesIO) -> np.ndarray:
             )
             for tile in image.tile
         ]
-        ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(image)
+        return np.asarray(turn_upright(image))
 
 
 def check_opaque(pixels: np.ndarray, name: str) -> None:

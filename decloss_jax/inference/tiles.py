@@ -70,7 +70,7 @@ def rrdb_geometry(model: RRDBNet) -> Geometry:
     return Geometry(factor, radius, overlap, 32 * model.features // factor**2)
 
 
-RRDB_OVERLAP = 80  # feature pixels
+RRDB_OVERLAP = 96  # feature pixels
 GEOMETRIES: dict[type, Callable[[Any], Geometry]] = {EDSR: edsr_geometry, RRDBNet: rrdb_geometry}
 
 

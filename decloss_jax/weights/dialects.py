@@ -1,8 +1,8 @@
 """The names that EDSR's and RRDBNet's parameters have in other people's files, and the way to ours and back.
 
-A dialect is one table, our layer -> their layer; {i} counts the blocks from 0, {j} the three dense blocks
-and {k} their five convolutions from 1, {blocks} is the number of blocks, {u} counts RRDBNet's upsamplings from
-1. In the old ESRGAN these have the places {up}, and {hr} and {last} follow. Kernels are OIHW there, HWIO here.
+A dialect is one table, our layer -> their layer; {i} counts the blocks from 0, {j} the three dense blocks,
+{k} their five convolutions and {u} RRDBNet's upsamplings from 1; {blocks} is the number of blocks. The old
+ESRGAN numbers every layer: {up} is an upsampling, {hr} and {last} follow. Kernels are OIHW there, HWIO here.
 """
 
 import itertools
@@ -145,7 +145,7 @@ def detect_dialect(tensors: Mapping[str, np.ndarray]) -> tuple[Dialect, dict[str
     """Tells from keys and shapes who wrote a state dict, and which network it fits.
 
     Returns:
-        The dialect, and the attributes of its model: scale, features, blocks, and growth and unshuffle for RRDBNet.
+        The dialect, and the attributes of its model: scale, features, blocks; for RRDBNet growth, unshuffle.
 
     Raises:
         Refusal: a network that is not known here, or one whose size cannot be told.

@@ -41,8 +41,8 @@ ZIP_ERRORS = (
     OSError,
 )
 
-# Where trainers put the state dict, in the order of preference; then prefixes that they, torch.compile, or who
-# flattens the wrappers away, put before the key of every weight.
+# Where trainers put the state dict, in the order of preference; then prefixes that they, torch.compile, or
+# those who flatten the wrappers away, put before the key of every weight.
 WRAPPERS = (
     *("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net"),
     *("generator", "net_g", "netG", "G"),

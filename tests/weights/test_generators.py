@@ -208,7 +208,9 @@ def test_load_generator_takes_prefixes_off_in_safetensors(tmp_path):
     beside = {"rng_state": torch.get_rng_state()}
     save_file({f"module.{k}": v for k, v in state.items()} | beside, tmp_path / "w.Safetensors")
     torch.save(state, tmp_path / "plain.pth")
-    check_equal_trees(load_generator(tmp_path / "w.Safetensors")[1], load_generator(tmp_path / "plain.pth")[1])
+    check_equal_trees(
+        load_generator(tmp_path / "w.Safetensors")[1], load_generator(tmp_path / "plain.pth")[1]
+    )
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "generator", "net_g", "netG", "G"])
@@ -389,8 +391,7 @@ def test_parameter_shapes_equal_those_of_the_whole_network(model):
     assert dialects.parameter_shapes(model) == expected
     written = dialects.WRITTEN[type(model)]
     assert (
-        expected.keys()
-        <= dialects.file_keys(written, model.blocks, getattr(model, "upsamplings", 0)).keys()
+        expected.keys() <= dialects.file_keys(written, model.blocks, getattr(model, "upsamplings", 0)).keys()
     )
 
 
