@@ -160,7 +160,9 @@ def test_read_image_turns_16_bit_colour(tmp_path):
 
 def trns(*samples):
     content = struct.pack(f">{len(samples)}H", *samples)
-    return struct.pack(">I", len(content)) + b"tRNS" + content + struct.pack(">I", zlib.crc32(b"tRNS" + content))
+    return (
+        struct.pack(">I", len(content)) + b"tRNS" + content + struct.pack(">I", zlib.crc32(b"tRNS" + content))
+    )
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -195,7 +197,9 @@ def test_decode_pixels_leaves_out_a_transparent_colour_that_no_pixel_has(tmp_pat
 @pytest.mark.parametrize("bits", [2, 4])
 def test_decode_pixels_finds_the_transparent_gray_of_few_bits(tmp_path, bits):
     def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     grays = np.array([0, 1, 2, 3])
     header = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)
