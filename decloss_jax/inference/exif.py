@@ -1,15 +1,20 @@
 """Copies EXIF data from one picture file to another, each value byte for byte.
 
 Pillow decodes the values and encodes them anew. That destroys texts that are not ASCII and fails on values
-that do not suit their tags. Here a value is only a type, a count and its bytes. The layout is that of TIFF 6.0,
+that do not suit their tags. Here a value is only a type, a count and its bytes. The layout is TIFF 6.0's,
 section 2 (BigTIFF has fields twice as wide); the types are those of EXIF 3.0, 4.6.2.
 """
 
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
+
+from PIL import ExifTags, ImageFile
+
+from decloss_jax.host import console
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 129: 1}  # type -> bytes
 SHORT, LONG, RATIONAL = 3, 4, 5
@@ -24,6 +29,19 @@ PREFIX = b"Exif\0\0"  # before the data in JPEG, and in some PNG and WebP files
 MOST_ENTRIES, LARGEST_VALUE = 1024, 65_535  # of a directory; bytes. A segment of JPEG holds no more.
 RESOLUTION_TAGS = X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 INCHES = {2: Fraction(1), 3: Fraction(254, 100)}  # unit -> dots per inch for one dot per unit
+
+# What of EXIF stays true of a larger picture: who made it when, where and how. The pixels are turned upright,
+# so the orientation goes, and sizes, previews and makers' notes with offsets into the old file as well.
+KEPT_TAGS = {
+    "ImageDescription": 270,
+    "Make": 271,
+    "Model": 272,
+    "DateTime": 306,
+    "Artist": 315,
+    "Copyright": 33432,
+}
+KEPT_BLOCKS = {"Exif": 0x8769, "GPSInfo": 0x8825}
+DROPPED_TAGS = {"MakerNote": 0x927C, "ExifImageWidth": 0xA002, "ExifImageHeight": 0xA003, "Interop": 0xA005}
 
 
 @dataclass(frozen=True)
@@ -52,12 +70,51 @@ class Exif:
     damaged: tuple[int, ...] = ()
 
 
-def parse(data: bytes | mmap.mmap, blocks: tuple[int, ...]) -> Exif:
+def read_exif(image: ImageFile.ImageFile, path: Path) -> tuple[bytes | None, tuple[float, float] | None]:
+    """Returns what of a picture's EXIF data stays true, and its resolution; damaged data go with a word."""
+    try:
+        data = raw_exif(image, path)
+        found = parse(data) if data else Exif()
+    except ValueError as error:
+        console.say(f"{path}: its EXIF data are damaged ({error}), and left out")
+        return None, None
+    damaged = [tag for tag in found.damaged if tag not in DROPPED_TAGS.values()]
+    dpi = None
+    try:
+        dpi = resolution(found)
+    except ValueError:
+        damaged.append(X_RESOLUTION)
+    if damaged and image.format != "TIFF":  # most tags of a TIFF are not EXIF's
+        names = ", ".join(str(ExifTags.TAGS.get(tag, tag)) for tag in damaged)
+        console.say(f"{path}: its EXIF data have a value that makes no sense ({names}), which is left out")
+    kept = Exif(
+        found.order,
+        {tag: found.tags[tag] for tag in KEPT_TAGS.values() if tag in found.tags},
+        {
+            block: {tag: value for tag, value in values.items() if tag not in DROPPED_TAGS.values()}
+            for block, values in found.blocks.items()
+        },
+    )
+    kept = replace(kept, blocks={block: values for block, values in kept.blocks.items() if values})
+    return (encode(kept) if kept.tags or kept.blocks else None), dpi
+
+
+def raw_exif(image: ImageFile.ImageFile, path: Path) -> bytes | mmap.mmap | None:
+    """Returns the bytes of a picture's EXIF data; a TIFF file is its own."""
+    if image.format == "TIFF":
+        with open(path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    image.load()  # PNG may have them behind the pixels
+    data = image.info.get("exif")
+    text = image.info.get("Raw profile type exif")  # as ImageMagick writes them: three lines, then digits
+    return bytes.fromhex("".join(text.split("\n")[3:])) if data is None and text else data
+
+
+def parse(data: bytes | mmap.mmap) -> Exif:
     """Reads EXIF data, or those of a TIFF file, whose directory is its own.
 
     Args:
         data: the bytes from TIFF's header on, with or without `PREFIX` before it.
-        blocks: the tags that point to a directory, of which the values are wanted.
 
     Raises:
         ValueError: no TIFF header, or a directory outside the data.
@@ -92,7 +149,7 @@ def parse(data: bytes | mmap.mmap, blocks: tuple[int, ...]) -> Exif:
 
     tags = directory(number(wide, 4 if wide == "I" else 8))
     found: dict[int, dict[int, Value]] = {}
-    for block in blocks:
+    for block in KEPT_BLOCKS.values():
         value = tags.pop(block, None)
         if value is not None:
             try:
@@ -157,9 +214,9 @@ def _number(order: str, value: Value) -> Fraction:
     return Fraction(numerator, denominator)
 
 
-def with_resolution(data: bytes | None, dpi: tuple[float, float], blocks: tuple[int, ...]) -> bytes:
+def with_resolution(data: bytes | None, dpi: tuple[float, float]) -> bytes:
     """Returns EXIF data with a resolution, for a format that has no other place for it."""
-    exif = parse(data, blocks) if data else Exif()
+    exif = parse(data) if data else Exif()
     x, y = (
         Value(
             RATIONAL,

@@ -14,8 +14,8 @@ from decloss_jax.data.images import (
     is_other_picture,
     open_image,
     refuse_unreadable,
-    upright_size,
 )
+from decloss_jax.data.orientation import upright_size
 from decloss_jax.host import console
 from decloss_jax.inference.pictures import (
     Picture,

@@ -3,24 +3,22 @@
 Training and measuring use `images.read_image`, which wants opaque 8-bit RGB; upscaling uses this.
 """
 
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import Image, ImageFile
 
 from decloss_jax import checks
 from decloss_jax.data.images import (
-    SIDEWAYS,
     decode_pixels,
     open_image,
-    orientation,
     refuse_unreadable,
     sixteen_bit_layout,
 )
+from decloss_jax.data.orientation import SIDEWAYS, orientation
 from decloss_jax.host import console, files
 from decloss_jax.inference import exif as exif_data
 from decloss_jax.inference import png
@@ -66,19 +64,6 @@ FORMATS = {
     ".webp": WEBP,
 }
 PAGED_FORMATS = ("PNG", "TIFF", "WEBP")  # in JPEG's MPO the first frame is the picture
-
-# What of EXIF stays true of a larger picture: who made it when, where and how. The pixels are turned upright,
-# so the orientation goes, and sizes, previews and makers' notes with offsets into the old file as well.
-KEPT_TAGS = {
-    "ImageDescription": 270,
-    "Make": 271,
-    "Model": 272,
-    "DateTime": 306,
-    "Artist": 315,
-    "Copyright": 33432,
-}
-KEPT_BLOCKS = {"Exif": 0x8769, "GPSInfo": 0x8825}
-DROPPED_TAGS = {"MakerNote": 0x927C, "ExifImageWidth": 0xA002, "ExifImageHeight": 0xA003, "Interop": 0xA005}
 
 LARGEST_DPI = 65_535  # that JPEG can hold
 BLOCK = 256  # rows that are converted at once
@@ -129,7 +114,7 @@ def read_picture(path: Path) -> Picture:
             turned = orientation(image) in SIDEWAYS
         pixels = decode_pixels(path)
         with open_image(path) as image:
-            exif, dpi = read_exif(image, path)
+            exif, dpi = exif_data.read_exif(image, path)
             dpi = own_resolution(image) or dpi
             profile = image.info.get("icc_profile")
             chunks = png.read_color_chunks(path) if image.format == "PNG" else {}
@@ -144,46 +129,6 @@ def own_resolution(image: ImageFile.ImageFile) -> tuple[float, float] | None:
     dpi: Any = image.info.get("dpi")
     known = image.format in ("PNG", "BMP") or image.info.get("jfif_unit") in (1, 2)
     return (float(dpi[0]), float(dpi[1])) if known and dpi and min(dpi) > 0 else None
-
-
-def read_exif(image: ImageFile.ImageFile, path: Path) -> tuple[bytes | None, tuple[float, float] | None]:
-    """Returns what of a picture's EXIF data stays true, and its resolution; damaged data go with a word."""
-    try:
-        data = raw_exif(image, path)
-        found = exif_data.parse(data, tuple(KEPT_BLOCKS.values())) if data else exif_data.Exif()
-    except ValueError as error:
-        console.say(f"{path}: its EXIF data are damaged ({error}), and left out")
-        return None, None
-    damaged = [tag for tag in found.damaged if tag not in DROPPED_TAGS.values()]
-    dpi = None
-    try:
-        dpi = exif_data.resolution(found)
-    except ValueError:
-        damaged.append(exif_data.X_RESOLUTION)
-    if damaged and image.format != "TIFF":  # most tags of a TIFF are not EXIF's
-        names = ", ".join(str(ExifTags.TAGS.get(tag, tag)) for tag in damaged)
-        console.say(f"{path}: its EXIF data have a value that makes no sense ({names}), which is left out")
-    kept = exif_data.Exif(
-        found.order,
-        {tag: found.tags[tag] for tag in KEPT_TAGS.values() if tag in found.tags},
-        {
-            block: {tag: value for tag, value in values.items() if tag not in DROPPED_TAGS.values()}
-            for block, values in found.blocks.items()
-        },
-    )
-    kept = replace(kept, blocks={block: values for block, values in kept.blocks.items() if values})
-    return (exif_data.encode(kept) if kept.tags or kept.blocks else None), dpi
-
-
-def raw_exif(image: ImageFile.ImageFile, path: Path) -> bytes | mmap.mmap | None:
-    """Returns the bytes of a picture's EXIF data; a TIFF file is its own."""
-    if image.format == "TIFF":
-        with open(path, "rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    image.load()  # PNG may have them behind the pixels
-    data = image.info.get("exif")
-    text = image.info.get("Raw profile type exif")  # as ImageMagick writes them: three lines, then digits
-    return bytes.fromhex("".join(text.split("\n")[3:])) if data is None and text else data
 
 
 def without_idle_alpha(picture: Picture, path: Path) -> Picture:
@@ -272,7 +217,7 @@ def writable_exif(
 ) -> bytes | None:
     """Returns the EXIF data that a format can hold; where it has no other place, with the resolution."""
     if dpi is not None and not kind.dpi:
-        exif = exif_data.with_resolution(exif, dpi, tuple(KEPT_BLOCKS.values()))
+        exif = exif_data.with_resolution(exif, dpi)
     if exif is None or kind.exif == 0:
         return None
     if len(exif) > kind.exif:

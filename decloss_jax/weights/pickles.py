@@ -95,7 +95,8 @@ def interpret(stream: IO[bytes] | mmap.mmap, storages: dict[str, Storage] | None
         storages: where given, gets every storage that the object speaks of, by its key.
 
     Returns:
-        Dictionaries, lists, tuples, numbers and texts, with a `Tensor` for each tensor.
+        Dictionaries, lists, tuples, numbers and texts, with a `Tensor` for each tensor
+        and a `Skipped` for what is no weight.
 
     Raises:
         Refusal: a damaged stream, a name outside the tables, or an object of more than `STEP_LIMIT` steps.

@@ -126,6 +126,24 @@ def test_decode_pixels_turns_tiff_upright(tmp_path, kind, orientation, compressi
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "zlib"}, {"compression": "zlib", "predictor": True}, {"rowsperstrip": 2}]
+)
+def test_decode_pixels_reads_16_bit_gray_with_alpha_of_tiff(tmp_path, options, byteorder, orientation):
+    pixels = np.random.default_rng(0).integers(0, 65536, (6, 9, 2), np.uint16)
+    tag = (274, 3, 1, orientation, True)
+    options = {
+        "photometric": "minisblack",
+        "extrasamples": ["unassalpha"],
+        "planarconfig": "contig",
+    } | options
+    tifffile.imwrite(tmp_path / "a.tif", pixels, byteorder=byteorder, extratags=[tag], **options)
+    expected = upright(pixels, orientation)[..., [0, 0, 0, 1]]
+    np.testing.assert_array_equal(decode_pixels(tmp_path / "a.tif"), expected)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
 def test_decode_pixels_turns_palettes_of_tiff_upright(tmp_path, orientation):
     indices = np.random.default_rng(0).integers(0, 3, (6, 9), np.uint8)
     image = Image.fromarray(indices, mode="P")
