@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from decloss_jax.checks import UserError
+from decloss_jax.inference import tiles as inference
 from decloss_jax.inference.tiles import (
     choose_tile,
     choose_tiles,
@@ -17,7 +18,6 @@ from decloss_jax.inference.tiles import (
     receptive_radius,
     upscale,
 )
-from decloss_jax.inference.tiles import tiles as inference
 from decloss_jax.models import EDSR, RRDBNet
 from decloss_jax.models.edsr import DIV2K_MEAN
 from decloss_jax.ops.quantize import dequantize, quantize
@@ -61,6 +61,9 @@ def test_upscale_tiles_equal_the_whole_image(size):
         EDSR(scale=4, features=4, blocks=3),
         RRDBNet(scale=4, features=4, blocks=1, growth=4),
         RRDBNet(scale=2, features=4, blocks=1, growth=4),
+        RRDBNet(scale=8, features=4, blocks=1, growth=4),
+        RRDBNet(scale=1, features=4, blocks=1, growth=4, unshuffle=False),
+        EDSR(scale=8, features=4, blocks=1),
     ],
 )
 def test_receptive_radius_is_tight(model):
