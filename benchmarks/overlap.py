@@ -11,6 +11,7 @@ tells the error of every overlap. At the end one photograph is upscaled in tiles
 """
 
 import json
+import math
 import sys
 import time
 import zipfile
@@ -41,16 +42,19 @@ HALF_PRECISION = 0x01306B47  # ncnn's tag before weights in float16
 
 def main(arguments: list[str]) -> None:
     from decloss_jax.data.photographs import find_photographs
-    from decloss_jax.inference.tiles import geometry, on_local_devices, receptive_radius
+    from decloss_jax.inference.tiles import LARGEST_BUDGET, geometry, on_local_devices, receptive_radius
     from decloss_jax.models import RRDBNet
     from decloss_jax.workdir.journal import versions
 
     model = RRDBNet()
+    tile = math.isqrt(LARGEST_BUDGET // geometry(model).bytes)
     pairs = {pair.name: pair for split in ("train", "validation") for pair in find_photographs(split)}
     lows = {name: np.ascontiguousarray(crop(pairs[name].hr.load(), SIDE)) for name in PHOTOGRAPHS}
     record: dict[str, Any] = {
         "receptive_radius": receptive_radius(model),
         "default_overlap": geometry(model).overlap,
+        "work_in_large_tiles": {str(d): round((tile / used_part(tile, d)) ** 2, 2) for d in OVERLAPS},
+        "largest_tile": tile,
         "side": SIDE,
         "unit": "levels of 255, largest over all pixels and channels",
         "versions": versions(),
@@ -71,6 +75,11 @@ def main(arguments: list[str]) -> None:
         print(name, json.dumps(record["networks"][name]["in_tiles"]), flush=True)
         Path(OUT.value).write_text(json.dumps(record, indent=1) + "\n")
     print(f"written to {OUT.value}")
+
+
+def used_part(tile: int, overlap: int) -> int:
+    """Returns the side of what is used of a tile amid others, as `tiles.cut` places them."""
+    return (tile - 2 * overlap) // 4 * 4 - 4
 
 
 def crop(image: np.ndarray, side: int) -> np.ndarray:
