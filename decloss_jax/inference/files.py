@@ -79,9 +79,11 @@ def upscale_files(
         UserError: no picture in `source`, or two pictures that would become one file.
     """
     jobs: list[Job] = []
-    others = [path for path in find_files(source, target) if is_other_picture(path)]
-    problems: list[str | None] = [refuse_kind(path) for path in others]
-    plan = plan_files(source, target, ending)
+    files = [source] if source.is_file() else find_files(source, target)
+    plan = plan_files(source, target, ending, files)
+    problems: list[str | None] = []
+    if not source.is_file():
+        problems += [refuse_kind(path) for path in files if is_other_picture(path)]
     for folder in dict.fromkeys(goal.parent for _, goal in plan):
         check_place(folder, target if source.is_dir() else folder)
     for path, goal in plan:
@@ -126,8 +128,8 @@ def upscale_file(
     return problem
 
 
-def plan_files(source: Path, target: Path, ending: str | None) -> list[tuple[Path, Path]]:
-    """Lists which file is to become which; a `target` inside `source` is not looked into."""
+def plan_files(source: Path, target: Path, ending: str | None, files: list[Path]) -> list[tuple[Path, Path]]:
+    """Lists which of the files of `source` is to become which."""
     if source.is_file():
         goal = target / source.name if target.is_dir() else target
         checks.check(
@@ -138,9 +140,9 @@ def plan_files(source: Path, target: Path, ending: str | None) -> list[tuple[Pat
             remedy="write the ending, such as .png, or make the folder",
         )
         return [(source, goal.with_suffix(ending) if ending else goal)]
-    found = [path for path in find_files(source, target) if path.suffix.lower() in IMAGE_SUFFIXES]
+    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
     if not found:
-        refuse_nothing(source, target)
+        refuse_nothing(source, files)
     plan: dict[Path, Path] = {}
     for path in found:
         goal = target / path.relative_to(source)
@@ -192,9 +194,9 @@ def refuse_kind(path: Path) -> str:
     )
 
 
-def refuse_nothing(source: Path, target: Path) -> NoReturn:
+def refuse_nothing(source: Path, files: list[Path]) -> NoReturn:
     """Raises `UserError` for a folder without a picture, or something that is no folder."""
-    others = [path.name for path in find_files(source, target) if is_other_picture(path)]
+    others = [path.name for path in files if is_other_picture(path)]
     if others:
         got = f"only pictures of other kinds ({', '.join(others[:LISTED_NAMES])})"
     elif source.is_dir():

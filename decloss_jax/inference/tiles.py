@@ -70,8 +70,8 @@ def rrdb_geometry(model: RRDBNet) -> Geometry:
     return Geometry(factor, radius, overlap, 32 * model.features // factor**2)
 
 
-# Feature pixels. With the trained weights of Real-ESRGAN x4plus the seams then stay below 0.08 of 255 levels,
-# where 80 leaves 0.43 and 48 leaves 5.3 (benchmarks/overlap.py). Large tiles of 512 cost 1.7 times those of 48.
+# Feature pixels. With Real-ESRGAN's x4plus weights the seams then stay below 0.08 of 255 levels; 80 leaves
+# 0.43, 48 leaves 5.3 (benchmarks/overlap.py). Inside a large picture the work is 1.7 times that with 48.
 RRDB_OVERLAP = 96
 GEOMETRIES: dict[type, Callable[[Any], Geometry]] = {EDSR: edsr_geometry, RRDBNet: rrdb_geometry}
 
