@@ -79,11 +79,9 @@ def upscale_files(
         UserError: no picture in `source`, or two pictures that would become one file.
     """
     jobs: list[Job] = []
-    files = [source] if source.is_file() else find_files(source, target)
+    files = find_files(source, target)
     plan = plan_files(source, target, ending, files)
-    problems: list[str | None] = []
-    if not source.is_file():
-        problems += [refuse_kind(path) for path in files if is_other_picture(path)]
+    problems: list[str | None] = [refuse_kind(path) for path in files if is_other_picture(path)]
     for folder in dict.fromkeys(goal.parent for _, goal in plan):
         check_place(folder, target if source.is_dir() else folder)
     for path, goal in plan:
@@ -161,7 +159,7 @@ def plan_files(source: Path, target: Path, ending: str | None, files: list[Path]
 def find_files(source: Path, target: Path) -> list[Path]:
     """Lists the files below a folder, also behind links, without hidden ones and those in `target`.
 
-    A link to a folder that it lies in is not followed again.
+    Of a file it lists none. A link to a folder that it lies in is not followed again.
     """
     inside = os.path.realpath(target)
     found: list[Path] = []
