@@ -9,7 +9,14 @@ from pathlib import Path
 
 from decloss_jax.checks import UserError
 from decloss_jax.data.folder import LAYOUTS, check_folder, find_low_folder, match_files, refuse_empty
-from decloss_jax.data.images import DECODERS, list_images, open_image, read_image
+from decloss_jax.data.images import (
+    DECODERS,
+    IMAGE_SUFFIXES,
+    list_images,
+    list_other_pictures,
+    open_image,
+    read_image,
+)
 from decloss_jax.data.pairs import check_sizes
 from decloss_jax.host import console
 from decloss_jax.host.files import expand
@@ -75,12 +82,13 @@ def check_data(roots: Iterable[str | Path]) -> Report:
     """
     folders = [folder for root in roots for folder in find_folders(expand(root))]
     files = list(dict.fromkeys(file for folder in folders for file in list_files(folder)))
+    others = list(dict.fromkeys(finding for folder in folders for finding in find_other_pictures(folder)))
     contents, findings = read_contents(files)
     for folder in folders:
         findings += check_pairs(folder, contents)
-    findings += find_duplicates(contents)
-    order = {file: place for place, file in enumerate(files)}
-    return Report(len(files), sorted(findings, key=lambda finding: order[finding.file]))
+    findings += find_duplicates(contents) + others
+    order = {file: place for place, file in enumerate([*files, *(other.file for other in others)])}
+    return Report(len(order), sorted(findings, key=lambda finding: order[finding.file]))
 
 
 def find_folders(root: Path) -> list[Folder]:
@@ -106,6 +114,16 @@ def find_folders(root: Path) -> list[Folder]:
 def list_files(folder: Folder) -> list[Path]:
     """Lists all image files of a layout."""
     return [*folder.hr_files, *(file for low_folder in folder.low for file in list_images(low_folder))]
+
+
+def find_other_pictures(folder: Folder) -> list[Finding]:
+    """Returns the pictures of a layout that are of a kind that is not read."""
+    places = dict.fromkeys((folder.hr_files[0].parent, *folder.low))
+    return [
+        Finding(file, "unreadable", f"is left out, as only {', '.join(IMAGE_SUFFIXES)} are read")
+        for place in places
+        for file in list_other_pictures(place)
+    ]
 
 
 def read_contents(files: list[Path]) -> tuple[dict[Path, Content], list[Finding]]:

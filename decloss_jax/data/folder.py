@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from decloss_jax import checks
-from decloss_jax.data.images import IMAGE_SUFFIXES, list_images
+from decloss_jax.data.images import IMAGE_SUFFIXES, list_images, list_other_pictures
 from decloss_jax.data.pairs import ImageFile, ImagePair
+from decloss_jax.host import console
 from decloss_jax.host.files import expand
 
 LISTED_NAMES = 5  # in one error; check-data lists all
@@ -129,9 +130,12 @@ def first_pairs(
         hr_files = list_images(root / layout.hr)
         wanted = [file for file in hr_files if belongs_to(file, split)]
         if wanted:
-            partners, problems = match_files(hr_files, find_low_folder(root, layout, scale), scale)
+            low_folder = find_low_folder(root, layout, scale)
+            partners, problems = match_files(hr_files, low_folder, scale)
             if problems:
                 refuse_unpaired(root / layout.hr, problems)
+            for folder in (root / layout.hr, low_folder):
+                name_other_pictures(folder)
             return [ImagePair(file.stem, ImageFile(file), partners.get(file)) for file in wanted]
     return []
 
@@ -140,6 +144,19 @@ def find_low_folder(root: Path, layout: Layout, scale: int) -> Path | None:
     """Returns the first LR folder of the layout that exists."""
     folders = [root / pattern.format(s=scale) for pattern in layout.low]
     return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def name_other_pictures(folder: Path | None) -> None:
+    """Says which pictures of a folder are left out because of their kind."""
+    others = list_other_pictures(folder) if folder else []
+    if others:
+        console.say(f"{folder}: {name_some(others)} left out: of {', '.join(IMAGE_SUFFIXES)} alone are read")
+
+
+def name_some(files: list[Path]) -> str:
+    """Names the first of some files."""
+    more = f" and {len(files) - LISTED_NAMES} more" if len(files) > LISTED_NAMES else ""
+    return ", ".join(file.name for file in files[:LISTED_NAMES]) + more
 
 
 def belongs_to(file: Path, split: str) -> bool:
@@ -160,16 +177,12 @@ def match_files(
         The LR image of each HR file (none without a folder), and what is wrong, by file: two files of one
         stem, or a file without its partner.
     """
-    problems = {}
-    hr_by_stem: dict[str, Path] = {}
-    for file in hr_files:
-        if file.stem in hr_by_stem:
-            problems[file] = f"has the same name as {hr_by_stem[file.stem].name}"
-        hr_by_stem.setdefault(file.stem, file)
+    hr_by_stem, problems = by_stem(hr_files)
     if low_folder is None:
         return {}, problems
 
-    low_by_stem = {file.stem: file for file in list_images(low_folder)}
+    low_by_stem, doubles = by_stem(list_images(low_folder))
+    problems |= doubles
     # One habit for the whole folder: with HR files a and ax4, the LR file ax4 must not serve both.
     ending = f"x{scale}" if any(f"{stem}x{scale}" in low_by_stem for stem in hr_by_stem) else ""
     partners = {}
@@ -181,6 +194,17 @@ def match_files(
             partners[file] = ImageFile(low_file)
     problems |= dict.fromkeys(low_by_stem.values(), "has no HR image")
     return partners, problems
+
+
+def by_stem(files: list[Path]) -> tuple[dict[str, Path], dict[Path, str]]:
+    """Returns the first file of each stem, and what is wrong with the others."""
+    first: dict[str, Path] = {}
+    for file in files:
+        first.setdefault(file.stem, file)
+    doubles = {
+        file: f"has the same name as {first[file.stem].name}" for file in files if first[file.stem] != file
+    }
+    return first, doubles
 
 
 def check_folder(root: Path, field: str) -> None:
@@ -208,10 +232,12 @@ def refuse_unpaired(folder: Path, problems: dict[Path, str]) -> NoReturn:
 
 def refuse_empty(root: Path, layouts: tuple[Layout, ...], field: str) -> NoReturn:
     """Raises `UserError` with the folders that were looked into."""
+    others = [file for layout in layouts for file in list_other_pictures(root / layout.hr)]
+    found = f", only {name_some(others)}" if others else ""
     places = ", ".join(layout.hr if layout.hr != "." else "the folder itself" for layout in layouts)
     checks.fail(
         field,
         expected=f"images ({', '.join(IMAGE_SUFFIXES)}) in one of: {places}",
-        got=f"none in {str(root)!r}",
+        got=f"none in {str(root)!r}{found}",
         remedy=f"correct {field}, or arrange the images in one of these ways",
     )

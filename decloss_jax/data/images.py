@@ -9,20 +9,70 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from decloss_jax import checks
+from decloss_jax.data.orientation import turn_upright
+from decloss_jax.data.tiff import (
+    BITS_PER_SAMPLE,
+    PHOTOMETRIC,
+    WHITE_IS_ZERO,
+    GrayAlphaTiff,
+    describe_samples,
+    describe_tiff,
+    open_gray_alpha,
+    tiff_tags,
+)
 from decloss_jax.host import files
 
-BITS_PER_SAMPLE, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # tags of TIFF, and a value of the second
 DECODERS = min(8, os.cpu_count() or 1)  # threads; each holds one image, and what is made of it
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".mpo"),
+    *(".bmp", ".dib", ".tif", ".tiff", ".webp"),
+)
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # Pillow has more, and runs ghostscript on an EPS
+# Endings of other pictures: in a folder they are named, not passed over in silence.
+OTHER_SUFFIXES = (
+    *(".gif", ".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".jxr", ".wdp", ".hdp"),
+    *(
+        ".tga",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".pfm",
+        ".exr",
+        ".hdr",
+        ".qoi",
+        ".dds",
+        ".pcx",
+        ".ico",
+        ".icns",
+    ),
+    *(".psd", ".psb", ".xcf", ".svg", ".eps", ".dng", ".cr2", ".cr3", ".crw", ".nef", ".arw", ".orf", ".rw2"),
+    *(
+        ".raf",
+        ".pef",
+        ".srw",
+        ".sgi",
+        ".ras",
+        ".fits",
+        ".xbm",
+        ".xpm",
+        ".jls",
+        ".bpg",
+        ".flif",
+        ".cur",
+        ".emf",
+    ),
+)
+
+GRAY_STEPS = {"L;2": 85, "L;4": 17}  # layout of a PNG -> 255 over its largest gray
 
 # A picture may have 23,170 x 23,170 pixels; 4,096 x 4,096 in any file, and in a larger file more than deflate
 # packs into a byte: 344 of RGB. So a file of a few bytes that promises many pixels costs nothing.
@@ -43,6 +93,16 @@ def list_images(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
     )
+
+
+def is_other_picture(path: Path) -> bool:
+    """Tells by its ending whether a file is a picture of a kind that is not read."""
+    return path.suffix.lower() in OTHER_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+
+
+def list_other_pictures(folder: Path) -> list[Path]:
+    """Lists the pictures directly in a folder that are of a kind that is not read; [] without a folder."""
+    return sorted(filter(is_other_picture, folder.iterdir())) if folder.is_dir() else []
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -86,12 +146,25 @@ def count_pixels(source: Path | io.BytesIO, name: str) -> int:
 def open_image(source: Path | io.BytesIO) -> Iterator[ImageFile.ImageFile]:
     """Opens an image of one of `FORMATS`, whatever its file is called, without decoding it.
 
+    Pillow gets an open file, never a path: it would map an uncompressed TIFF whose orientation exchanges
+    height and width into memory with the sides exchanged, which scrambles the pixels.
+
     Raises:
-        ValueError: more pixels than are read of a file of its size.
+        ValueError: more pixels than are read of a file of its size, or a kind of TIFF that is not read.
         Exception: of many kinds, from Pillow; `refuse_unreadable` words both.
     """
     size = file_size(source)
-    with Image.open(source, formats=FORMATS) as image:
+    with contextlib.ExitStack() as stack:
+        file = source if isinstance(source, io.BytesIO) else stack.enter_context(open(source, "rb"))
+        try:
+            image: Any = stack.enter_context(Image.open(file, formats=FORMATS))
+        except UnidentifiedImageError:
+            image = open_gray_alpha(file)
+            samples = None if image else describe_tiff(file)
+            if samples is not None:
+                raise ValueError(f"{samples} pixels") from None
+            if image is None:
+                raise
         most = min(PIXEL_LIMIT, max(PIXELS_IN_ANY_FILE, PIXELS_PER_BYTE * size))
         if image.width * image.height > most:
             raise ValueError(
@@ -137,25 +210,59 @@ def refuse_unreadable(name: str) -> Iterator[None]:
 
 
 def decode_pixels(source: Path | io.BytesIO) -> np.ndarray:
-    """Decodes and turns an image: [H,W,3] or, with alpha, [H,W,4]; uint8 or uint16."""
+    """Decodes and turns an image: [H,W,3] or, with alpha, [H,W,4]; uint8 or uint16.
+
+    A colour that the file names as transparent becomes an alpha where a pixel has it, and nothing elsewhere.
+    """
     with open_image(source) as image:
         layout = sixteen_bit_layout(image)
-        ImageOps.exif_transpose(image, in_place=True)
-        if layout is None:
-            if image.has_transparency_data:
-                return as_array(image, "RGBA")
-            if image.mode in ("1", "L", "P", "RGB"):
-                return as_array(image, "RGB")
-        elif "transparency" in image.info:
-            raise ValueError(f"{layout} pixels with a transparent colour")
-        elif image.mode.startswith("I;16"):
-            gray = np.asarray(image, np.uint16)
-            if tiff_tags(image).get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turns 8 bits round, not 16
-                gray = np.iinfo(np.uint16).max - gray
-            return np.repeat(gray[..., None], 3, axis=-1)
-        elif image.format in ("PNG", "TIFF") and layout.partition(";")[0] in ("RGB", "RGBA"):
-            return np.asarray(image) * np.uint16(256) + decode_low_bytes(source)
-        raise ValueError(f"{layout or image.mode} pixels")
+        return decode_8_bits(image) if layout is None else decode_16_bits(image, layout, source)
+
+
+def decode_8_bits(image: ImageFile.ImageFile) -> np.ndarray:
+    """Decodes and turns an image of at most 8 bits per channel."""
+    key = image.info.get("transparency")
+    if isinstance(key, int) and image.tile and image.tile[0].args in GRAY_STEPS:
+        # Pillow spreads 2 and 4 bits of gray over 0..255, but not the gray that is transparent.
+        image.info["transparency"] = key * GRAY_STEPS[image.tile[0].args]
+    upright = turn_upright(image)
+    if upright.has_transparency_data:
+        pixels = as_array(upright, "RGBA")
+        unused = key is not None and pixels[..., 3].min() == 255
+        return pixels[..., :3] if unused else pixels
+    if upright.mode in ("1", "L", "P", "RGB"):
+        return as_array(upright, "RGB")
+    tags = tiff_tags(image)
+    raise ValueError(f"{describe_samples(tags) if tags else image.mode} pixels")
+
+
+def decode_16_bits(image: ImageFile.ImageFile, layout: str, source: Path | io.BytesIO) -> np.ndarray:
+    """Decodes and turns an image whose file stores 16 bits per channel in a layout; uint16."""
+    key = image.info.get("transparency")
+    kind = layout.partition(";")[0]
+    if kind == "LA":
+        # Four bytes a pixel, which Pillow would cut down to two: the high and low ones of gray and of alpha.
+        high_first = image.high_byte_first if isinstance(image, GrayAlphaTiff) else True
+        image.tile = [
+            tile._replace(args="RGBA" if isinstance(tile.args, str) else tile.args) for tile in image.tile
+        ]
+        parts = np.asarray(turn_upright(image))
+        high, low = (parts[..., ::2], parts[..., 1::2]) if high_first else (parts[..., 1::2], parts[..., ::2])
+        return (high * np.uint16(256) + low)[..., [0, 0, 0, 1]]
+    if image.mode.startswith("I;16"):
+        tags = tiff_tags(image)
+        gray = np.asarray(turn_upright(image), np.uint16)
+        if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turns 8 bits round, not 16
+            gray = np.iinfo(np.uint16).max - gray
+        pixels = np.repeat(gray[..., None], 3, axis=-1)
+    elif image.format in ("PNG", "TIFF") and kind in ("RGB", "RGBA"):
+        pixels = np.asarray(turn_upright(image)) * np.uint16(256) + decode_low_bytes(source)
+    else:
+        raise ValueError(f"{layout} pixels")
+    hidden = np.zeros(1, bool) if key is None else (pixels == np.asarray(key, np.uint16)).all(axis=-1)
+    if not hidden.any():
+        return pixels
+    return np.dstack([pixels, np.where(hidden, 0, np.iinfo(np.uint16).max).astype(np.uint16)])
 
 
 def as_array(image: Image.Image, mode: str) -> np.ndarray:
@@ -168,16 +275,12 @@ def sixteen_bit_layout(image: ImageFile.ImageFile) -> str | None:
 
     Pillow keeps 16 bits of gray ("I;16"), but cuts colour down to the upper 8 without a word.
     """
-    layouts = re.findall(r"\w+;16[BLN]?", " ".join(str(tile.args) for tile in image.tile))
-    if layouts:
-        return layouts[0]
+    # BGR;16 is a BMP's pixel of 5, 6 and 5 bits.
+    layouts = re.findall(r"\b(?!BGR)\w+;16[BLN]?", " ".join(str(tile.args) for tile in image.tile))
+    if layouts or isinstance(image, GrayAlphaTiff):
+        return layouts[0] if layouts else "LA;16"
     planar = image.mode in ("RGB", "RGBA") and max(tiff_tags(image).get(BITS_PER_SAMPLE, (8,))) > 8
     return "planar;16" if planar else None
-
-
-def tiff_tags(image: Any) -> Mapping[int, Any]:
-    """Returns the tags of a TIFF file; nothing of another."""
-    return getattr(image, "tag_v2", {})
 
 
 def decode_low_bytes(source: Path | io.BytesIO) -> np.ndarray:
@@ -197,8 +300,7 @@ def decode_low_bytes(source: Path | io.BytesIO) -> np.ndarray:
             )
             for tile in image.tile
         ]
-        ImageOps.exif_transpose(image, in_place=True)
-        return np.asarray(image)
+        return np.asarray(turn_upright(image))
 
 
 def check_opaque(pixels: np.ndarray, name: str) -> None:

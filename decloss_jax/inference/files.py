@@ -4,15 +4,22 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 
 from decloss_jax import checks
-from decloss_jax.data.images import IMAGE_SUFFIXES, open_image, refuse_unreadable
+from decloss_jax.data.images import (
+    IMAGE_SUFFIXES,
+    is_other_picture,
+    open_image,
+    refuse_unreadable,
+)
+from decloss_jax.data.orientation import upright_size
 from decloss_jax.host import console
 from decloss_jax.inference.pictures import (
     Picture,
+    check_color,
     check_writable,
     read_picture,
     without_idle_alpha,
@@ -22,8 +29,7 @@ from decloss_jax.ops.padding import Size, shared_shapes
 from decloss_jax.ops.quantize import dequantize, quantize
 from decloss_jax.ops.resize import imresize
 
-ORIENTATION = 0x0112  # EXIF's tag
-TURNED = (5, 6, 7, 8)  # its values that exchange height and width
+LISTED_NAMES = 5  # in one error
 ALPHA_ROWS = 256  # rows of alpha that are resized at once
 ALPHA_OVERLAP = 4  # more than the bicubic kernel sees, which is 2
 
@@ -67,14 +73,15 @@ def upscale_files(
         overwrite: whether existing files may be replaced.
 
     Returns:
-        One sentence for each picture that failed.
+        One sentence for each picture that failed, or is of a kind that is not read.
 
     Raises:
         UserError: no picture in `source`, or two pictures that would become one file.
     """
     jobs: list[Job] = []
-    problems: list[str | None] = []
-    plan = plan_files(source, target, ending)
+    files = find_files(source, target)
+    plan = plan_files(source, target, ending, files)
+    problems: list[str | None] = [refuse_kind(path) for path in files if is_other_picture(path)]
     for folder in dict.fromkeys(goal.parent for _, goal in plan):
         check_place(folder, target if source.is_dir() else folder)
     for path, goal in plan:
@@ -105,6 +112,7 @@ def upscale_file(
         picture = without_idle_alpha(read_picture(job.source), job.target)
         height, width = picture.color.shape[:2]
         check_writable(job.target, scale * height, scale * width, alpha=picture.alpha is not None)
+        check_color(job.target, picture)
         write_picture(job.target, upscale_picture(network, picture, scale, shape, report))
     except checks.UserError as error:
         problem = str(error)
@@ -118,8 +126,8 @@ def upscale_file(
     return problem
 
 
-def plan_files(source: Path, target: Path, ending: str | None) -> list[tuple[Path, Path]]:
-    """Lists which file is to become which; a `target` inside `source` is not looked into."""
+def plan_files(source: Path, target: Path, ending: str | None, files: list[Path]) -> list[tuple[Path, Path]]:
+    """Lists which of the files of `source` is to become which."""
     if source.is_file():
         goal = target / source.name if target.is_dir() else target
         checks.check(
@@ -130,26 +138,9 @@ def plan_files(source: Path, target: Path, ending: str | None) -> list[tuple[Pat
             remedy="write the ending, such as .png, or make the folder",
         )
         return [(source, goal.with_suffix(ending) if ending else goal)]
-    inside = target.resolve()
-    found = sorted(
-        path
-        for path in source.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(source).parts)
-        and not path.is_dir()
-        and (inside == source.resolve() or inside not in Path(os.path.realpath(path)).parents)
-    )
-    checks.check(
-        bool(found),
-        str(source),
-        expected=f"a picture, or a folder of them ({', '.join(IMAGE_SUFFIXES)})",
-        got="no picture"
-        if source.is_dir()
-        else "a pipe or a device"
-        if source.exists()
-        else "no such file or folder",
-        remedy="check the path",
-    )
+    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not found:
+        refuse_nothing(source, files)
     plan: dict[Path, Path] = {}
     for path in found:
         goal = target / path.relative_to(source)
@@ -163,6 +154,59 @@ def plan_files(source: Path, target: Path, ending: str | None) -> list[tuple[Pat
         )
         plan[goal] = path
     return [(path, goal) for goal, path in plan.items()]
+
+
+def find_files(source: Path, target: Path) -> list[Path]:
+    """Lists the files below a folder, also behind links, without hidden ones and those in `target`.
+
+    Of a file it lists none. A link to a folder that it lies in is not followed again.
+    """
+    inside = os.path.realpath(target)
+    found: list[Path] = []
+    above: dict[
+        str, tuple[str, ...]
+    ] = {}  # of each folder, the real paths of it and of those that it lies in
+    for folder, folders, names in os.walk(source, followlinks=True):
+        here = os.path.realpath(folder)
+        line = (*above.get(os.path.dirname(folder), ()), here)
+        above[folder] = line
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".")
+            and (real := os.path.realpath(os.path.join(folder, name))) not in line
+            and (real != inside or inside == line[0])
+        )
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    outside = inside == os.path.realpath(source)
+    return sorted(
+        path for path in found if outside or inside not in map(str, Path(os.path.realpath(path)).parents)
+    )
+
+
+def refuse_kind(path: Path) -> str:
+    """Says that a picture is of a kind that is not read."""
+    return (
+        f"{path}: expected a picture of one of {', '.join(IMAGE_SUFFIXES)}, got {path.suffix}; "
+        "convert it to .png first."
+    )
+
+
+def refuse_nothing(source: Path, files: list[Path]) -> NoReturn:
+    """Raises `UserError` for a folder without a picture, or something that is no folder."""
+    others = [path.name for path in files if is_other_picture(path)]
+    if others:
+        got = f"only pictures of other kinds ({', '.join(others[:LISTED_NAMES])})"
+    elif source.is_dir():
+        got = "no picture"
+    else:
+        got = "a pipe or a device" if source.exists() else "no such file or folder"
+    checks.fail(
+        str(source),
+        expected=f"a picture, or a folder of them ({', '.join(IMAGE_SUFFIXES)})",
+        got=got,
+        remedy="convert them to .png first" if others else "check the path",
+    )
 
 
 def check_place(folder: Path, root: Path) -> None:
@@ -198,9 +242,7 @@ def check_job(source: Path, target: Path, scale: int, overwrite: bool) -> Size:
         remedy="choose another name or give --overwrite",
     )
     with refuse_unreadable(str(source)), open_image(source) as image:
-        width, height = image.size
-        if image.getexif().get(ORIENTATION) in TURNED:
-            width, height = height, width
+        height, width = upright_size(image)
     check_writable(target, scale * height, scale * width, alpha=False)  # whether it has any is not known yet
     return height, width
 

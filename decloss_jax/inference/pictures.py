@@ -3,19 +3,25 @@
 Training and measuring use `images.read_image`, which wants opaque 8-bit RGB; upscaling uses this.
 """
 
-import struct
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from decloss_jax import checks
-from decloss_jax.data.images import decode_pixels, open_image, refuse_unreadable
+from decloss_jax.data.images import (
+    decode_pixels,
+    open_image,
+    refuse_unreadable,
+    sixteen_bit_layout,
+)
+from decloss_jax.data.orientation import SIDEWAYS, orientation
 from decloss_jax.host import console, files
+from decloss_jax.inference import exif as exif_data
+from decloss_jax.inference import png
 from decloss_jax.ops.quantize import quantize
 
 GRAY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L")
@@ -30,7 +36,8 @@ class Format:
         options: the best quality that is common.
         alpha: whether it has transparency.
         largest: pixels of the longest side that it can hold.
-        exif: whether it has a place for EXIF data.
+        exif: how many bytes of EXIF data it has a place for.
+        dpi: whether it has a place for the resolution outside of EXIF data.
         gray: whether it has gray pictures.
     """
 
@@ -38,38 +45,27 @@ class Format:
     options: dict[str, object]
     alpha: bool
     largest: int
-    exif: bool = True
+    exif: int = 2**31 - 1
+    dpi: bool = True
     gray: bool = True
 
 
-JPEG = Format("JPEG", {"quality": 95, "subsampling": 0}, alpha=False, largest=65_535)
-TIFF = Format("TIFF", {}, alpha=True, largest=2**31 - 1, exif=False)
+# A segment of JPEG, with its length and EXIF's prefix, has 65,535 bytes.
+JPEG = Format("JPEG", {"quality": 95, "subsampling": 0}, alpha=False, largest=65_535, exif=65_527)
+PNG = Format("PNG", {}, alpha=True, largest=2**31 - 1)
+BMP = Format("BMP", {}, alpha=False, largest=2**31 - 1, exif=0)
+TIFF = Format("TIFF", {}, alpha=True, largest=2**31 - 1, exif=0)
+WEBP = Format("WEBP", {"lossless": True}, alpha=True, largest=16_383, dpi=False, gray=False)
 FORMATS = {
-    ".png": Format("PNG", {}, alpha=True, largest=2**31 - 1),
-    ".jpg": JPEG,
-    ".jpeg": JPEG,
-    ".bmp": Format("BMP", {}, alpha=False, largest=2**31 - 1, exif=False),
-    ".tif": TIFF,
-    ".tiff": TIFF,
-    ".webp": Format("WEBP", {"lossless": True}, alpha=True, largest=16_383, gray=False),
+    **dict.fromkeys((".png", ".apng"), PNG),
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".mpo"), JPEG),
+    **dict.fromkeys((".bmp", ".dib"), BMP),
+    **dict.fromkeys((".tif", ".tiff"), TIFF),
+    ".webp": WEBP,
 }
 PAGED_FORMATS = ("PNG", "TIFF", "WEBP")  # in JPEG's MPO the first frame is the picture
 
-# What of EXIF stays true of a larger picture: who made it when, where and how. The pixels are turned upright,
-# so the orientation goes, and sizes, previews and makers' notes with offsets into the old file as well.
-KEPT_TAGS = {
-    "ImageDescription": 270,
-    "Make": 271,
-    "Model": 272,
-    "DateTime": 306,
-    "Artist": 315,
-    "Copyright": 33432,
-}
-KEPT_BLOCKS = {"Exif": 0x8769, "GPSInfo": 0x8825}
-DROPPED_TAGS = {"MakerNote": 0x927C, "ExifImageWidth": 0xA002, "ExifImageHeight": 0xA003, "Interop": 0xA005}
-
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_COLOR_TYPES = {1: 0, 3: 2, 4: 6}  # channels -> gray, RGB, RGBA (no reader here gives two channels)
+LARGEST_DPI = 65_535  # that JPEG can hold
 BLOCK = 256  # rows that are converted at once
 
 
@@ -82,7 +78,9 @@ class Picture:
         alpha: [H,W] of the same dtype, or None.
         gray: whether the file was gray.
         profile: the ICC profile, or None.
-        exif: EXIF data without orientation, or None.
+        exif: EXIF data without orientation and resolution, or None.
+        dpi: dots per inch along width and height, or None.
+        chunks: of a PNG file, which colours its numbers are, beside the profile (`png.COLOR_CHUNKS`).
     """
 
     color: np.ndarray
@@ -90,6 +88,8 @@ class Picture:
     gray: bool = False
     profile: bytes | None = None
     exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    chunks: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 def read_picture(path: Path) -> Picture:
@@ -102,32 +102,33 @@ def read_picture(path: Path) -> Picture:
         with open_image(path) as image:
             # Not their number: a TIFF may have a million.
             several = image.format in PAGED_FORMATS and getattr(image, "is_animated", False)
-            gray, profile = image.mode in GRAY_MODES, image.info.get("icc_profile")
-        checks.check(
-            not several, str(path), expected="one picture", got="several frames", remedy="split the file"
-        )
+            checks.check(
+                not several,
+                str(path),
+                expected="one picture",
+                got="several frames",
+                remedy="split the file",
+            )
+            layout = sixteen_bit_layout(image) or ""
+            gray = image.mode in GRAY_MODES or layout.startswith("LA;")
+            turned = orientation(image) in SIDEWAYS
         pixels = decode_pixels(path)
         with open_image(path) as image:
-            exif = read_exif(image, path)
+            exif, dpi = exif_data.read_exif(image, path)
+            dpi = own_resolution(image) or dpi
+            profile = image.info.get("icc_profile")
+            chunks = png.read_color_chunks(path) if image.format == "PNG" else {}
     alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
-    return Picture(pixels[..., :3], alpha, gray, profile, exif)
+    if dpi is not None and turned:
+        dpi = dpi[::-1]
+    return Picture(pixels[..., :3], alpha, gray, profile, exif, dpi, chunks)
 
 
-def read_exif(image: Image.Image, path: Path) -> bytes | None:
-    """Returns what of a picture's EXIF data stays true; None without, or, with a word, of damaged ones."""
-    try:
-        present, kept = image.getexif(), Image.Exif()
-        for tag in KEPT_TAGS.values():
-            if tag in present:
-                kept[tag] = present[tag]
-        for block in KEPT_BLOCKS.values():
-            values = present.get_ifd(block)
-            if values:
-                kept[block] = {tag: v for tag, v in values.items() if tag not in DROPPED_TAGS.values()}
-        return kept.tobytes() if len(kept) else None
-    except Exception as error:  # of many kinds, on damaged data
-        console.say(f"{path}: its EXIF data are damaged ({error or type(error).__name__}), and left out")
-        return None
+def own_resolution(image: ImageFile.ImageFile) -> tuple[float, float] | None:
+    """Returns the dots per inch that a file names outside of its EXIF data; None if it names none."""
+    dpi: Any = image.info.get("dpi")
+    known = image.format in ("PNG", "BMP") or image.info.get("jfif_unit") in (1, 2)
+    return (float(dpi[0]), float(dpi[1])) if known and dpi and min(dpi) > 0 else None
 
 
 def without_idle_alpha(picture: Picture, path: Path) -> Picture:
@@ -163,28 +164,81 @@ def check_writable(path: Path, height: int, width: int, *, alpha: bool) -> Forma
     return kind
 
 
+def check_color(path: Path, picture: Picture) -> None:
+    """Raises `UserError` if the colours of a PNG are not those that the format of `path` would show."""
+    chunk = png.beyond_srgb(picture.chunks, picture.profile)
+    checks.check(
+        chunk is None or FORMATS[path.suffix.lower()] is PNG,
+        str(path),
+        expected="a picture in the colours of sRGB or with an ICC profile",
+        got=f"one with the PNG chunk {(chunk or b'').decode()}, which only PNG can hold",
+        remedy="write a .png instead",
+    )
+
+
 def write_picture(path: Path, picture: Picture) -> None:
     """Writes a picture in the format of the path's ending, whole or not at all.
 
-    16 bits are kept in PNG and TIFF and rounded to 8 elsewhere. TIFF, BMP and 16-bit PNG get no EXIF data.
+    16 bits are kept in PNG and TIFF and rounded to 8 elsewhere. TIFF and BMP get no EXIF data.
 
     Raises:
         UserError: what `check_writable` refuses.
     """
     height, width = picture.color.shape[:2]
     kind = check_writable(path, height, width, alpha=picture.alpha is not None)
-    deep = picture.color.dtype == np.uint16 and kind.name in ("PNG", "TIFF")
+    check_color(path, picture)
+    deep = picture.color.dtype == np.uint16 and kind in (PNG, TIFF)
     pixels = join_channels(picture, np.uint16 if deep else np.uint8)
-    exif = {"exif": picture.exif} if picture.exif and kind.exif else {}
+    dpi = writable_resolution(picture, path)
+    exif = writable_exif(picture.exif, dpi, kind, path)
     profile = picture.profile if kind.gray or not picture.gray else None  # a gray one does not fit RGB
     with files.replacing(path) as file:
         if kind is TIFF:
-            write_tiff(file, pixels, profile)
-        elif deep:
-            write_png16(file, pixels, profile)
+            write_tiff(file, pixels, profile, dpi)
+        elif kind is PNG and (deep or picture.chunks):
+            png.write_png(file, pixels, png_chunks(picture, exif, dpi))
         else:
+            options: dict[str, Any] = {"exif": exif_data.PREFIX + exif} if exif else {}
+            options |= {"dpi": dpi} if dpi and kind.dpi else {}
             image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-            image.save(file, kind.name, icc_profile=profile, **exif, **kind.options)
+            image.save(file, kind.name, icc_profile=profile, **options, **kind.options)
+
+
+def writable_resolution(picture: Picture, path: Path) -> tuple[float, float] | None:
+    """Returns the resolution of a picture; None, with a word, for one that no format can hold."""
+    if picture.dpi is None or all(1 <= round(side) <= LARGEST_DPI for side in picture.dpi):
+        return picture.dpi
+    console.say(f"{path}: a resolution of {picture.dpi[0]:g} x {picture.dpi[1]:g} dpi is left out")
+    return None
+
+
+def writable_exif(
+    exif: bytes | None, dpi: tuple[float, float] | None, kind: Format, path: Path
+) -> bytes | None:
+    """Returns the EXIF data that a format can hold; where it has no other place, with the resolution."""
+    if dpi is not None and not kind.dpi:
+        exif = exif_data.with_resolution(exif, dpi)
+    if exif is None or kind.exif == 0:
+        return None
+    if len(exif) > kind.exif:
+        console.say(
+            f"{path}: its {len(exif):,} bytes of EXIF data do not fit into {kind.name}, and are left out"
+        )
+        return None
+    return exif
+
+
+def png_chunks(picture: Picture, exif: bytes | None, dpi: tuple[float, float] | None) -> dict[bytes, bytes]:
+    """Returns the chunks between a PNG's header and its pixels; an ICC profile counts before sRGB."""
+    chunks = dict(picture.chunks)
+    if picture.profile is not None:
+        chunks.pop(b"sRGB", None)
+        chunks[b"iCCP"] = png.profile_chunk(picture.profile)
+    if dpi is not None:
+        chunks[b"pHYs"] = png.resolution_chunk(dpi)
+    if exif is not None:
+        chunks[b"eXIf"] = exif
+    return chunks
 
 
 def join_channels(picture: Picture, dtype: type) -> np.ndarray:
@@ -205,7 +259,9 @@ def join_channels(picture: Picture, dtype: type) -> np.ndarray:
     return joined
 
 
-def write_tiff(file: BinaryIO, samples: np.ndarray, profile: bytes | None) -> None:
+def write_tiff(
+    file: BinaryIO, samples: np.ndarray, profile: bytes | None, dpi: tuple[float, float] | None
+) -> None:
     """Writes [H,W,1 to 4] as TIFF; Pillow knows 16 bits of gray alone."""
     import tifffile
 
@@ -218,37 +274,7 @@ def write_tiff(file: BinaryIO, samples: np.ndarray, profile: bytes | None) -> No
         planarconfig=None if channels == 1 else "contig",
         compression="zlib",
         iccprofile=profile,
+        resolution=dpi,
+        resolutionunit=None if dpi is None else "INCH",
         metadata=None,
     )
-
-
-def write_png16(file: BinaryIO, samples: np.ndarray, profile: bytes | None) -> None:
-    """Writes [H,W,1|3|4] uint16 as PNG; Pillow knows 16 bits of gray alone."""
-    height, width, channels = samples.shape
-    header = struct.pack(">IIBBBBB", width, height, 16, PNG_COLOR_TYPES[channels], 0, 0, 0)
-    file.write(PNG_SIGNATURE + png_chunk(b"IHDR", header))
-    if profile is not None:
-        file.write(png_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(profile)))
-    for content in compress_rows(samples):
-        file.write(png_chunk(b"IDAT", content))
-    file.write(png_chunk(b"IEND", b""))
-
-
-def compress_rows(samples: np.ndarray) -> Iterator[bytes]:
-    """Filters and compresses [H,W,C] uint16 as PNG wants them, a block of rows at a time."""
-    height, width, channels = samples.shape
-    compressor = zlib.compressobj()
-    above = np.zeros((1, width * channels * 2), np.uint8)
-    for start in range(0, height, BLOCK):
-        rows = samples[start : start + BLOCK].astype(">u2").view(np.uint8).reshape(-1, above.shape[1])
-        # Filter 2, "up": each row as the difference to the one above, which compresses better.
-        differences = np.diff(rows, axis=0, prepend=above)
-        filtered = np.concatenate([np.full((len(rows), 1), 2, np.uint8), differences], axis=1)
-        yield compressor.compress(filtered.tobytes())
-        above = rows[-1:]
-    yield compressor.flush()
-
-
-def png_chunk(name: bytes, content: bytes) -> bytes:
-    """Returns a PNG chunk: length, name, content, checksum of name and content."""
-    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))

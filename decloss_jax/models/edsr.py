@@ -18,7 +18,7 @@ from decloss_jax.ops.shuffle import pixel_shuffle
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # mean RGB of the DIV2K training images (EDSR-PyTorch, src/option.py)
 PIXEL_RANGE = 255.0  # the range in which EDSR's weights were defined
-UPSAMPLE_FACTORS = {2: (2,), 3: (3,), 4: (2, 2)}
+UPSAMPLE_FACTORS = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
 
 
 class ResidualBlock(nn.Module):
@@ -39,7 +39,7 @@ class EDSR(nn.Module):
     """Super-resolves [N,h,w,3] in [0,1] to [N,s h,s w,3], float32, not clipped.
 
     Attributes:
-        scale: s, 2, 3 or 4.
+        scale: s, 2, 3, 4 or 8.
         features: width of the residual blocks (64 for EDSR-baseline, 256 for EDSR).
         blocks: number of residual blocks (16 and 32).
         res_scale: factor of each residual branch (1.0 and 0.1).

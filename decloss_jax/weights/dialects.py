@@ -1,7 +1,8 @@
 """The names that EDSR's and RRDBNet's parameters have in other people's files, and the way to ours and back.
 
-A dialect is one table, our layer -> their layer; {i} counts the blocks from 0, {j} the three dense blocks
-and {k} their five convolutions from 1, {blocks} is the number of blocks. Kernels are OIHW there, HWIO here.
+A dialect is one table, our layer -> their layer; {i} counts the blocks from 0, {j} the three dense blocks,
+{k} their five convolutions and {u} RRDBNet's upsamplings from 1; {blocks} is the number of blocks. The old
+ESRGAN numbers every layer: {up} is an upsampling, {hr} and {last} follow. Kernels are OIHW there, HWIO here.
 """
 
 import itertools
@@ -26,8 +27,16 @@ LEAVES = {"kernel": "weight", "bias": "bias"}  # Flax's name -> torch's
 TO_HWIO, TO_OIHW = (2, 3, 1, 0), (3, 2, 0, 1)
 OTHER_FILE = "choose a file of EDSR or RRDBNet"
 
-EDSR_SCALES = {(4, False): 2, (9, False): 3, (4, True): 4}  # first stage's widening, is there a second
-RRDB_SCALES = {3: 4, 12: 2, 48: 1}  # channels that enter, after the pixel-unshuffle of scales 2 and 1
+EDSR_SCALES = {(4, 1): 2, (9, 1): 3, (4, 2): 4, (4, 3): 8}  # first stage's widening, number of stages
+# Channels that enter (more than 3 behind a pixel-unshuffle) and number of upsamplings -> scale, unshuffle.
+RRDB_SCALES = {
+    (48, 2): (1, True),
+    (12, 2): (2, True),
+    (3, 0): (1, False),
+    (3, 1): (2, False),
+    (3, 2): (4, True),
+    (3, 3): (8, True),
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ EDSR_PYTORCH = Dialect(
         "conv_after_body": "body.{blocks}",
         "upsample_0": "tail.0.0",
         "upsample_2": "tail.0.2",
+        "upsample_4": "tail.0.4",
         "conv_last": "tail.1",
     },
     constants=_rgb_convolution("sub_mean", -PIXEL_RANGE * np.array(DIV2K_MEAN))
@@ -84,6 +94,7 @@ BASICSR_EDSR = Dialect(
         "conv_after_body": "conv_after_body",
         "upsample_0": "upsample.0",
         "upsample_2": "upsample.2",
+        "upsample_4": "upsample.4",
         "conv_last": "conv_last",
     },
 )
@@ -95,10 +106,9 @@ ESRGAN_OLD = Dialect(
         "conv_first": "model.0",
         "body_{i}/rdb{j}/conv{k}": "model.1.sub.{i}.RDB{j}.conv{k}.0",
         "conv_body": "model.1.sub.{blocks}",
-        "conv_up1": "model.3",
-        "conv_up2": "model.6",
-        "conv_hr": "model.8",
-        "conv_last": "model.10",
+        "conv_up{u}": "model.{up}",
+        "conv_hr": "model.{hr}",
+        "conv_last": "model.{last}",
     },
 )
 ESRGAN_NEW = Dialect(
@@ -109,8 +119,7 @@ ESRGAN_NEW = Dialect(
         "conv_first": "conv_first",
         "body_{i}/rdb{j}/conv{k}": "RRDB_trunk.{i}.RDB{j}.conv{k}",
         "conv_body": "trunk_conv",
-        "conv_up1": "upconv1",
-        "conv_up2": "upconv2",
+        "conv_up{u}": "upconv{u}",
         "conv_hr": "HRconv",
         "conv_last": "conv_last",
     },
@@ -123,8 +132,7 @@ BASICSR_RRDB = Dialect(
         "conv_first": "conv_first",
         "body_{i}/rdb{j}/conv{k}": "body.{i}.rdb{j}.conv{k}",
         "conv_body": "conv_body",
-        "conv_up1": "conv_up1",
-        "conv_up2": "conv_up2",
+        "conv_up{u}": "conv_up{u}",
         "conv_hr": "conv_hr",
         "conv_last": "conv_last",
     },
@@ -133,11 +141,11 @@ DIALECTS = (EDSR_PYTORCH, BASICSR_EDSR, ESRGAN_OLD, ESRGAN_NEW, BASICSR_RRDB)
 WRITTEN = {EDSR: BASICSR_EDSR, RRDBNet: BASICSR_RRDB}  # the dialect in which each network is saved
 
 
-def detect_dialect(tensors: Mapping[str, np.ndarray]) -> tuple[Dialect, dict[str, int]]:
+def detect_dialect(tensors: Mapping[str, np.ndarray]) -> tuple[Dialect, dict[str, Any]]:
     """Tells from keys and shapes who wrote a state dict, and which network it fits.
 
     Returns:
-        The dialect, and the attributes of its model: scale, features, blocks, and growth for RRDBNet.
+        The dialect, and the attributes of its model: scale, features, blocks; for RRDBNet growth, unshuffle.
 
     Raises:
         Refusal: a network that is not known here, or one whose size cannot be told.
@@ -155,24 +163,40 @@ def detect_dialect(tensors: Mapping[str, np.ndarray]) -> tuple[Dialect, dict[str
     raise Refusal(f"a network that is not known here (its keys are {keys} ...)", f"choose a file of {known}")
 
 
-def _edsr_attributes(dialect: Dialect, tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
+def _edsr_attributes(dialect: Dialect, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     features = _kernel_shape(dialect, tensors, "conv_first")[0]
     widened = _kernel_shape(dialect, tensors, "upsample_0")[0]
-    second = any(key.startswith(f"{dialect.layer('upsample_2')}.") for key in tensors)
-    scale = EDSR_SCALES.get((widened // features, second))
+    layers = {key.rpartition(".")[0] for key in tensors}
+    stages = sum(their in layers for ours, their in dialect.table.items() if ours.startswith("upsample_"))
+    scale = EDSR_SCALES.get((widened // features, stages))
     if scale is None:
         raise Refusal(
-            f"{dialect.name} that is not x2, x3 or x4 ({features} -> {widened} channels)", OTHER_FILE
+            f"{dialect.name} that is not x2, x3, x4 or x8 ({stages} upsampling layers, the first of "
+            f"{features} -> {widened} channels)",
+            OTHER_FILE,
         )
     return {"scale": scale, "features": features}
 
 
-def _rrdb_attributes(dialect: Dialect, tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
+def _rrdb_attributes(dialect: Dialect, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     features, entering = _kernel_shape(dialect, tensors, "conv_first")[:2]
     growth = _kernel_shape(dialect, tensors, "body_{i}/rdb{j}/conv{k}")[0]
-    if entering not in RRDB_SCALES:
+    layers = {key.rpartition(".")[0] for key in tensors}
+    names = (dialect.layer("conv_up{u}", **_upsampling(u)) for u in itertools.count(1))
+    upsamplings = sum(1 for _ in itertools.takewhile(layers.__contains__, names))
+    if entering not in {channels for channels, _ in RRDB_SCALES}:
         raise Refusal(f"{dialect.name} of images with {entering} channels", OTHER_FILE)
-    return {"scale": RRDB_SCALES[entering], "features": features, "growth": growth}
+    if (entering, upsamplings) not in RRDB_SCALES:
+        raise Refusal(
+            f"{dialect.name} of {entering} channels with {upsamplings} upsampling layers", OTHER_FILE
+        )
+    scale, unshuffle = RRDB_SCALES[entering, upsamplings]
+    return {"scale": scale, "features": features, "growth": growth, "unshuffle": unshuffle}
+
+
+def _upsampling(u: int) -> dict[str, int]:
+    """Returns the counts of RRDBNet's upsampling convolution u: the old ESRGAN numbers every layer."""
+    return {"u": u, "up": 3 * u}
 
 
 def _kernel_shape(dialect: Dialect, tensors: Mapping[str, np.ndarray], ours: str) -> tuple[int, ...]:
@@ -185,30 +209,45 @@ def _kernel_shape(dialect: Dialect, tensors: Mapping[str, np.ndarray], ours: str
     return shape
 
 
-def file_keys(dialect: Dialect, blocks: int) -> dict[str, str]:
+def file_keys(dialect: Dialect, blocks: int, upsamplings: int = 2) -> dict[str, str]:
     """Returns our path -> their key for every parameter that the dialect can name."""
     keys: dict[str, str] = {}
+    ends = {"blocks": blocks, "hr": 3 * upsamplings + 2, "last": 3 * upsamplings + 4}
     for ours, theirs in dialect.table.items():
         for i in range(blocks) if "{i}" in ours else (0,):
-            for j, k in itertools.product(range(1, 4), range(1, 6)) if "{j}" in ours else ((0, 0),):
-                counts = {"i": i, "j": j, "k": k, "blocks": blocks}
+            for j, k, u in _inner_counts(ours, upsamplings):
+                counts = {"i": i, "j": j, "k": k, **_upsampling(u), **ends}
                 for leaf, their_leaf in LEAVES.items():
                     keys[f"{ours.format(**counts)}/{leaf}"] = f"{theirs.format(**counts)}.{their_leaf}"
     return keys
 
 
+def _inner_counts(ours: str, upsamplings: int) -> Iterable[tuple[int, int, int]]:
+    """Returns the values of {j}, {k} and {u} that our name of a layer runs through."""
+    dense = "{j}" in ours
+    return itertools.product(
+        range(1, 4) if dense else (0,),
+        range(1, 6) if dense else (0,),
+        range(1, upsamplings + 1) if "{u}" in ours else (0,),
+    )
+
+
 def to_params(dialect: Dialect, model: Generator, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Converts a state dict to the model's parameters (float32), using every tensor and filling every one.
+
+    Integers and booleans that the dialect does not know, such as a random generator's state, are left out.
 
     Raises:
         Refusal: a missing or unknown key, a wrong shape, numbers that are no finite floats.
     """
     shapes = parameter_shapes(model)
-    keys = {path: key for path, key in file_keys(dialect, model.blocks).items() if path in shapes}
-    network = f"{dialect.name} (scale {model.scale}, blocks {model.blocks}, features {model.features})"
+    named = file_keys(dialect, model.blocks, getattr(model, "upsamplings", 0))
+    keys = {path: key for path, key in named.items() if path in shapes}
+    network = f"{dialect.name} ({model.blocks} blocks of {model.features} features)"
     expected = set(keys.values())
     missing = [key for key in keys.values() if key not in tensors]
-    unknown = [key for key in tensors if key not in expected and key not in dialect.constants]
+    known = expected | set(dialect.constants)
+    unknown = [key for key, array in tensors.items() if key not in known and array.dtype in FLOATS]
     if missing or unknown:
         without = f" without {_listed(missing)}" if missing else ""
         beside = f" with unknown {_listed(unknown)}" if unknown else ""
@@ -248,7 +287,7 @@ def from_params(dialect: Dialect, model: Generator, params: Mapping[str, Any]) -
         got = flat[path].shape if path in flat else None
         if got != shapes.get(path):
             raise Refusal(f"the parameter {path} with the shape {got} instead of {shapes.get(path)}")
-    keys = file_keys(dialect, model.blocks)
+    keys = file_keys(dialect, model.blocks, getattr(model, "upsamplings", 0))
     return {
         key: np.ascontiguousarray(flat[path].transpose(TO_OIHW) if flat[path].ndim == 4 else flat[path])
         for path, key in keys.items()

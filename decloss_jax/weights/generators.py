@@ -70,13 +70,14 @@ def load_generator(
 
     Returns:
         The Flax model, its parameters as float32 NumPy arrays, and a description that JSON can hold: `file`,
-        `sha256`, `dialect`, `wrapper`, `model`, `scale`, `features`, `blocks`, `growth` (RRDBNet) or
-        `res_scale` and `res_scale_from` (EDSR), `parameters`.
+        `sha256`, `dialect`, `wrapper`, `model`, `scale`, `features`, `blocks`, `growth` and `unshuffle`
+        (RRDBNet) or `res_scale` and `res_scale_from` (EDSR), `parameters`.
 
     Raises:
         UserError: a file that is not such a network, in one sentence that names what is wrong.
     """
-    state = read_safetensors(path) if Path(path).suffix == ".safetensors" else read_torch_state(path)
+    in_safetensors = Path(path).suffix.lower() == ".safetensors"
+    state = read_safetensors(path) if in_safetensors else read_torch_state(path)
     with refusals_as_user_errors(path, "weights of a generator"):
         dialect, attributes = dialects.detect_dialect(state.tensors)
         options: dict[str, Any] = dict(attributes)
@@ -136,14 +137,15 @@ def save_generator(path: str | Path, model: dialects.Generator, params: Mapping[
         UserError: another ending, or parameters that are not the model's.
     """
     path = Path(path)
-    checks.look_up(dict.fromkeys(SUFFIXES), path.suffix, "ending of the weights file")
+    suffix = path.suffix.lower()
+    checks.look_up(dict.fromkeys(SUFFIXES), suffix, "ending of the weights file")
     name = NAMES[type(model)]
     attributes = ("scale", "features", "blocks", *MODEL_ATTRIBUTES[name])
     notes = {"format": FORMAT, "version": decloss_jax.__version__, "model": name}
     text = json.dumps(notes | {key: getattr(model, key) for key in attributes})
     with refusals_as_user_errors(path, f"parameters of {type(model).__name__}"):
         tensors = dialects.from_params(dialects.WRITTEN[type(model)], model, params)
-    if path.suffix in TORCH_SUFFIXES:
+    if suffix in TORCH_SUFFIXES:
         files.write_atomically(path, torch_bytes("params", tensors, text))
     else:
         files.write_atomically(path, safetensors.numpy.save(tensors, metadata={NOTES: text}))

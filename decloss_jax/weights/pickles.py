@@ -28,7 +28,17 @@ STORAGE_DTYPES = {
     "torch.BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
     "torch.IntStorage": np.dtype("<i4"),
     "torch.LongStorage": np.dtype("<i8"),
+    "torch.ShortStorage": np.dtype("<i2"),
+    "torch.CharStorage": np.dtype("i1"),
+    "torch.ByteStorage": np.dtype("u1"),
+    "torch.BoolStorage": np.dtype("?"),
 }
+
+# What lies beside weights: the state of NumPy's random generator, a best score, a device. Never looked into.
+SKIPPED = (
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+    *("numpy.ndarray", "numpy.dtype", "_codecs.encode", "torch.device"),
+)
 
 DAMAGED = "copy or download the file again"
 STATE_DICT_ONLY = "save model.state_dict() alone, or a .safetensors file"
@@ -68,6 +78,10 @@ class Name:
     text: str
 
 
+class Skipped:
+    """Stands for an object of a kind in `SKIPPED`."""
+
+
 def quote(text: object) -> str:
     """Returns a text from a file as it may stand in a message: on one line and not too long."""
     return repr(text[:80]) if isinstance(text, str) else f"an object of type {type(text).__name__}"
@@ -81,7 +95,8 @@ def interpret(stream: IO[bytes] | mmap.mmap, storages: dict[str, Storage] | None
         storages: where given, gets every storage that the object speaks of, by its key.
 
     Returns:
-        Dictionaries, lists, tuples, numbers and texts, with a `Tensor` for each tensor.
+        Dictionaries, lists, tuples, numbers and texts, with a `Tensor` for each tensor
+        and a `Skipped` for what is no weight.
 
     Raises:
         Refusal: a damaged stream, a name outside the tables, or an object of more than `STEP_LIMIT` steps.
@@ -122,7 +137,7 @@ def _interpret(stream: IO[bytes] | mmap.mmap, storages: dict[str, Storage]) -> A
                 stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
                 stack.append(name == "NEWTRUE")
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT":
+            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINBYTES" | "SHORT_BINBYTES":
                 stack.append(argument)
             case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "BINSTRING" | "SHORT_BINSTRING":
                 stack.append(argument)
@@ -176,7 +191,7 @@ def _interpret(stream: IO[bytes] | mmap.mmap, storages: dict[str, Storage]) -> A
             case "BUILD":
                 # torch hangs `_metadata` (module versions) on the OrderedDict of a state dict; not needed.
                 stack.pop()
-                if not isinstance(stack[-1], dict):
+                if not isinstance(stack[-1], dict | Skipped):
                     raise Refusal(f"a pickled state of {quote(stack[-1])}", STATE_DICT_ONLY)
             case _:
                 raise Refusal(f"a pickle operation that no weights need ({name})", STATE_DICT_ONLY)
@@ -264,7 +279,16 @@ def _parameter(*arguments: Any) -> Tensor:
     raise Refusal("a damaged description of a parameter")
 
 
+def _size(*arguments: Any) -> tuple[int, ...]:
+    match arguments:
+        case (tuple(numbers),) if len(numbers) <= RANK_LIMIT and all(map(_is_size, numbers)):
+            return numbers
+    raise Refusal("a damaged torch.Size")
+
+
 _BUILDERS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(SKIPPED, lambda *arguments: Skipped()),
+    "torch.Size": _size,
     "collections.OrderedDict": _ordered_dict,
     "torch._utils._rebuild_tensor": _tensor,  # of files from before torch 0.4, torchvision's VGG among them
     "torch._utils._rebuild_tensor_v2": _tensor,

@@ -8,6 +8,7 @@ import contextlib
 import io
 import math
 import mmap
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -40,10 +41,17 @@ ZIP_ERRORS = (
     OSError,
 )
 
-# Where trainers put the state dict, in the order of preference; then prefixes that they, or who
-# flattens the wrappers away, put before every key ("model." is a layer's own name in old ESRGAN).
-WRAPPERS = ("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net")
-PREFIXES = ("module.", "netG.", "state_dict.", "params_ema.", "params.")
+# Where trainers put the state dict, in the order of preference; then prefixes that they, torch.compile, or
+# those who flatten the wrappers away, put before the key of every weight.
+WRAPPERS = (
+    *("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net"),
+    *("generator", "net_g", "netG", "G"),
+)
+PREFIXES = (
+    *("module.", "_orig_mod.", "netG.", "net_g.", "generator.", "G.", "model."),
+    *("state_dict.", "params_ema.", "params."),
+)
+LAYER_OF_ITS_OWN = re.compile(r"model\.\d")  # of old ESRGAN; elsewhere "model." is a wrapper's name
 PREFIX_LIMIT = 8  # before one key, as the time grows with the square of their number
 
 Value = TypeVar("Value")
@@ -224,17 +232,22 @@ def _select_tensors(content: Any) -> tuple[dict[str, Tensor], str]:
 
 
 def strip_prefixes(tensors: Mapping[str, Value]) -> dict[str, Value]:
-    """Takes off the `PREFIXES` that all keys have.
+    """Takes off the `PREFIXES` that the keys of all weights have, whatever integers and booleans are called.
 
     Raises:
         Refusal: more than `PREFIX_LIMIT` of them.
     """
     for _ in range(PREFIX_LIMIT + 1):
-        prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in tensors)), None)
-        if prefix is None or not tensors:
+        weights = [key for key, value in tensors.items() if _is_floating(value)]
+        prefix = next((p for p in PREFIXES if all(key.startswith(p) for key in weights)), None)
+        if prefix is None or not weights or all(map(LAYER_OF_ITS_OWN.match, weights)):
             return dict(tensors)
         tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     raise Refusal(f"keys with more than {PREFIX_LIMIT} prefixes", STATE_DICT_ONLY)
+
+
+def _is_floating(value: Any) -> bool:
+    return (value.storage.dtype if isinstance(value, Tensor) else value.dtype).kind not in "biu"
 
 
 def _materialise(

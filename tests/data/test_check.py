@@ -105,3 +105,12 @@ def test_check_data_refuses_a_folder_without_images(tmp_path):
         check_data([tmp_path])
     with pytest.raises(UserError, match="no such folder"):
         check_data([tmp_path / "missing"])
+
+
+def test_check_data_names_pictures_of_other_kinds_and_double_lr_images(tmp_path, write_images):
+    write_images("set/HR", ["a.png"])
+    write_images("set/LRx4", ["a.png", "a.jpg"], height=8, width=12)
+    (tmp_path / "set" / "HR" / "b.gif").touch()
+    findings = found(tmp_path / "set")
+    assert findings["set/HR/b.gif"][0] == "unreadable"
+    assert findings["set/LRx4/a.png"] == ("unpaired", "has the same name as a.jpg")

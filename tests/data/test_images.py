@@ -6,10 +6,11 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from decloss_jax.checks import UserError
-from decloss_jax.data.images import decode_image, list_images, read_image
+from decloss_jax.data.images import decode_image, decode_pixels, list_images, list_other_pictures, read_image
 
 RGB = np.random.default_rng(0).integers(0, 256, size=(6, 9, 3), dtype=np.uint8)
 
@@ -74,18 +75,82 @@ def test_read_image_honours_exif_orientation(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(RGB).save(tmp_path / "a.png", exif=exif)
-    # EXIF 2.32, tag 274: where row 0 and column 0 of the stored image lie in the picture.
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), upright(RGB, orientation))
+
+
+def upright(pixels, orientation):
+    """EXIF 2.32, tag 274: where row 0 and column 0 of the stored image lie in the picture."""
     turned = {
-        1: RGB,
-        2: RGB[:, ::-1],
-        3: RGB[::-1, ::-1],
-        4: RGB[::-1],
-        5: RGB.swapaxes(0, 1),
-        6: RGB.swapaxes(0, 1)[:, ::-1],
-        7: RGB.swapaxes(0, 1)[::-1, ::-1],
-        8: RGB.swapaxes(0, 1)[::-1],
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.swapaxes(0, 1),
+        6: pixels.swapaxes(0, 1)[:, ::-1],
+        7: pixels.swapaxes(0, 1)[::-1, ::-1],
+        8: pixels.swapaxes(0, 1)[::-1],
     }
-    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), turned[orientation])
+    return turned[orientation]
+
+
+TIFF_KINDS = {
+    "gray8": (1, np.uint8, {}),
+    "gray16": (1, np.uint16, {}),
+    "gray16 big-endian": (1, np.uint16, {"byteorder": ">"}),
+    "gray16 BigTIFF": (1, np.uint16, {"bigtiff": True}),
+    "white is zero": (1, np.uint16, {"photometric": "miniswhite"}),
+    "RGB8": (3, np.uint8, {}),
+    "RGB16": (3, np.uint16, {}),
+    "RGBA8": (4, np.uint8, {}),
+    "RGBA16 big-endian": (4, np.uint16, {"byteorder": ">"}),
+}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", TIFF_KINDS)
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_decode_pixels_turns_tiff_upright(tmp_path, kind, orientation, compression):
+    channels, dtype, options = TIFF_KINDS[kind]
+    shape = (6, 9, channels) if channels > 1 else (6, 9)
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, shape, dtype)
+    options = {"photometric": "rgb" if channels > 1 else "minisblack"} | options
+    if channels == 4:
+        options["extrasamples"] = ["unassalpha"]
+    tag = (274, 3, 1, orientation, True)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, compression=compression, extratags=[tag], **options)
+    expected = upright(pixels, orientation)
+    if options["photometric"] == "miniswhite":
+        expected = np.iinfo(dtype).max - expected
+    expected = np.repeat(expected[..., None], 3, axis=-1) if channels == 1 else expected
+    np.testing.assert_array_equal(decode_pixels(tmp_path / "a.tif"), expected)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "zlib"}, {"compression": "zlib", "predictor": True}, {"rowsperstrip": 2}]
+)
+def test_decode_pixels_reads_16_bit_gray_with_alpha_of_tiff(tmp_path, options, byteorder, orientation):
+    pixels = np.random.default_rng(0).integers(0, 65536, (6, 9, 2), np.uint16)
+    tag = (274, 3, 1, orientation, True)
+    options = {
+        "photometric": "minisblack",
+        "extrasamples": ["unassalpha"],
+        "planarconfig": "contig",
+    } | options
+    tifffile.imwrite(tmp_path / "a.tif", pixels, byteorder=byteorder, extratags=[tag], **options)
+    expected = upright(pixels, orientation)[..., [0, 0, 0, 1]]
+    np.testing.assert_array_equal(decode_pixels(tmp_path / "a.tif"), expected)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_decode_pixels_turns_palettes_of_tiff_upright(tmp_path, orientation):
+    indices = np.random.default_rng(0).integers(0, 3, (6, 9), np.uint8)
+    image = Image.fromarray(indices, mode="P")
+    palette = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90]], np.uint8)
+    image.putpalette(palette.tobytes())
+    image.save(tmp_path / "a.tif", compression="raw", tiffinfo={274: orientation})
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), palette[upright(indices, orientation)])
 
 
 @pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3), (6, 4)])
@@ -109,6 +174,101 @@ def test_read_image_turns_16_bit_colour(tmp_path):
     )
     path = write_png16(tmp_path / "a.png", pixels, 2, extra=chunk)
     np.testing.assert_array_equal(read_image(path), np.rint(pixels / 257).swapaxes(0, 1)[:, ::-1])
+
+
+def trns(*samples):
+    content = struct.pack(f">{len(samples)}H", *samples)
+    return (
+        struct.pack(">I", len(content)) + b"tRNS" + content + struct.pack(">I", zlib.crc32(b"tRNS" + content))
+    )
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_decode_pixels_reads_16_bit_gray_with_alpha(tmp_path, orientation):
+    pixels = np.random.default_rng(1).integers(0, 65536, size=(30, 20, 2)).astype(np.uint16)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = exif.tobytes()[6:]
+    extra = struct.pack(">I", len(content)) + b"eXIf" + content
+    extra += struct.pack(">I", zlib.crc32(b"eXIf" + content))
+    path = write_png16(tmp_path / "a.png", pixels, 4, extra=extra)
+    np.testing.assert_array_equal(decode_pixels(path), upright(pixels, orientation)[..., [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3)])
+def test_decode_pixels_makes_an_alpha_of_a_transparent_colour_of_16_bits(tmp_path, color_type, channels):
+    pixels = np.random.default_rng(1).integers(256, 65536, size=(30, 20, channels)).astype(np.uint16)
+    key = pixels[3, 4].tolist()
+    read = decode_pixels(write_png16(tmp_path / "a.png", pixels, color_type, extra=trns(*key)))
+    np.testing.assert_array_equal(read[..., :3], np.broadcast_to(pixels, (30, 20, 3)))
+    np.testing.assert_array_equal(read[..., 3], np.where((pixels == key).all(-1), 0, 65535))
+    unused = write_png16(tmp_path / "b.png", pixels, color_type, extra=trns(*[7] * channels))
+    np.testing.assert_array_equal(decode_pixels(unused), np.broadcast_to(pixels, (30, 20, 3)))
+    assert read_image(unused).dtype == np.uint8
+
+
+def test_decode_pixels_leaves_out_a_transparent_colour_that_no_pixel_has(tmp_path):
+    Image.fromarray(RGB).save(tmp_path / "a.png", transparency=(1, 2, 3))
+    np.testing.assert_array_equal(decode_pixels(tmp_path / "a.png"), RGB)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_decode_pixels_finds_the_transparent_gray_of_few_bits(tmp_path, bits):
+    def chunk(kind, content):
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    grays = np.array([0, 1, 2, 3])
+    header = struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0)
+    row = bytes([0b00011011]) if bits == 2 else bytes([0x01, 0x23])
+    body = chunk(b"IHDR", header) + trns(2) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    read = decode_pixels(tmp_path / "a.png")
+    np.testing.assert_array_equal(read[0, :, 0], grays * (255 // (2**bits - 1)))
+    np.testing.assert_array_equal(read[0, :, 3], [255, 255, 0, 255])
+
+
+@pytest.mark.parametrize("masks", [(0xF800, 0x07E0, 0x001F), (0x7C00, 0x03E0, 0x001F)])
+def test_read_image_reads_bmp_of_16_bits_a_pixel(tmp_path, masks):
+    values = np.random.default_rng(0).integers(0, masks[0] + masks[1] + masks[2] + 1, (5, 7)).astype("<u2")
+    rows = b"".join(row.tobytes() + bytes(-row.nbytes % 4) for row in values[::-1])
+    header = struct.pack("<IiiHHIIiiII", 40, 7, 5, 1, 16, 3, len(rows), 2835, 2835, 0, 0)
+    start = 14 + 40 + 12
+    content = struct.pack("<2sIHHI", b"BM", start + len(rows), 0, 0, start) + header
+    (tmp_path / "a.bmp").write_bytes(content + struct.pack("<3I", *masks) + rows)
+    expected = [((values & mask) / mask * 255) for mask in masks]
+    assert np.abs(read_image(tmp_path / "a.bmp") - np.stack(expected, axis=-1)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "kind"),
+    [
+        ((6, 9, 3), np.float32, "RGB, 3 x 32-bit floating point"),
+        ((6, 9), np.float32, "gray, 1 x 32-bit floating point"),
+        ((6, 9), np.float64, "gray, 1 x 64-bit floating point"),
+        ((6, 9, 3), np.float16, "RGB, 3 x 16-bit floating point"),
+        ((6, 9), np.int32, "gray, 1 x 32-bit signed integers"),
+    ],
+)
+@pytest.mark.parametrize("bigtiff", [True, False])
+def test_read_image_says_which_pixels_of_tiff_it_refuses(tmp_path, shape, dtype, kind, bigtiff):
+    photometric = "rgb" if len(shape) == 3 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, dtype), photometric=photometric, bigtiff=bigtiff)
+    with pytest.raises(UserError, match=f"got {kind} pixels"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_read_image_turns_jpeg_around_an_odd_exif_value(tmp_path, orientation):
+    smooth = np.broadcast_to(np.linspace(20, 200, 32, dtype=np.uint8)[:, None, None], (32, 24, 3))
+    entries = [(0x0112, 3, 1, struct.pack("<HH", orientation, 0)), (0x011B, 10, 1, struct.pack("<I", 38))]
+    tiff = b"II*\0" + struct.pack("<IH", 8, 2)
+    tiff += b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in entries)
+    tiff += bytes(4) + struct.pack("<ii", -1, 0)
+    Image.fromarray(smooth).save(tmp_path / "a.jpg", quality=95, exif=b"Exif\0\0" + tiff)
+    read = read_image(tmp_path / "a.jpg").astype(int)
+    assert np.abs(read - upright(smooth, orientation)).max() <= 4
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -187,8 +347,10 @@ def test_decode_image_reads_bytes_as_files(tmp_path):
 
 
 def test_list_images_sorts_and_leaves_out_what_is_no_image(tmp_path):
-    for name in ["b.PNG", "a.jpeg", ".hidden.png", "._c.png", "notes.txt", "Thumbs.db"]:
+    names = ["b.PNG", "a.jpeg", "c.jfif", "d.JPE", "e.gif", "f.HEIC", "g.avif", ".h.gif"]
+    for name in [*names, ".hidden.png", "._c.png", "notes.txt", "Thumbs.db"]:
         (tmp_path / name).touch()
     (tmp_path / "d.png").mkdir()
-    assert [path.name for path in list_images(tmp_path)] == ["a.jpeg", "b.PNG"]
-    assert list_images(tmp_path / "missing") == []
+    assert [path.name for path in list_images(tmp_path)] == ["a.jpeg", "b.PNG", "c.jfif", "d.JPE"]
+    assert [path.name for path in list_other_pictures(tmp_path)] == ["e.gif", "f.HEIC", "g.avif"]
+    assert list_images(tmp_path / "missing") == list_other_pictures(tmp_path / "missing") == []

@@ -177,6 +177,25 @@ def test_build_source_refuses_two_images_of_one_name(tmp_path, write_images):
         list_images(tmp_path)
 
 
+@pytest.mark.parametrize("names", [["a.png", "a.jpg"], ["ax4.png", "ax4.jpg"]])
+def test_build_source_refuses_two_lr_images_of_one_name(tmp_path, write_images, names):
+    write_images("HR", ["a.png"])
+    write_images("LRx4", names, height=8, width=12)
+    with pytest.raises(UserError, match=rf"{names[0]} has the same name as {names[1]}"):
+        list_images(tmp_path)
+
+
+def test_build_source_names_pictures_of_other_kinds(tmp_path, write_images, capsys):
+    write_images("set/HR", ["a.png", "b.jfif"])
+    (tmp_path / "set" / "HR" / "c.gif").touch()
+    assert [pair.name for pair in list_images(tmp_path / "set")] == ["a", "b"]
+    assert "HR: c.gif left out" in capsys.readouterr().err
+    (tmp_path / "HR").mkdir()
+    (tmp_path / "HR" / "d.heic").touch()
+    with pytest.raises(UserError, match=r"got none in .*, only d\.heic"):
+        list_images(tmp_path)
+
+
 @pytest.mark.parametrize("create", [False, True])
 def test_build_source_names_a_missing_or_empty_folder(tmp_path, create):
     root = tmp_path / "photos"

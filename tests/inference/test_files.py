@@ -5,6 +5,7 @@ from PIL import Image, ImageOps
 from decloss_jax.checks import UserError
 from decloss_jax.inference.files import fill_transparent, upscale_alpha, upscale_files, upscale_picture
 from decloss_jax.inference.pictures import Picture, read_picture
+from decloss_jax.inference.png import write_png
 from decloss_jax.ops.quantize import dequantize, quantize
 from decloss_jax.ops.resize import imresize
 
@@ -243,3 +244,60 @@ def test_upscale_files_shows_how_far_it_is_and_counts_what_fails(tmp_path, capsy
     (problem,) = run(source, tmp_path / "out")
     assert "CMYK" in problem
     assert "upscaling 58/58" in capsys.readouterr().err
+
+
+def test_upscale_files_follows_links_to_folders_but_not_in_circles(tmp_path):
+    source = make_folder(tmp_path / "in")
+    elsewhere = make_folder(tmp_path / "elsewhere")
+    (source / "linked").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(source)
+    (source / "sub" / "up").symlink_to("..")
+    assert run(source, tmp_path / "out") == []
+    written = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
+    assert written == ["a.png", "linked/a.png", "linked/sub/b.jpg", "sub/b.jpg"]
+
+
+def test_upscale_files_names_pictures_of_other_kinds(tmp_path):
+    source = make_folder(tmp_path / "in")
+    for name in ("c.gif", "sub/d.HEIC", ".e.gif"):
+        (source / name).write_bytes(b"")
+    problems = run(source, tmp_path / "out")
+    assert [problem.partition(": ")[0] for problem in problems] == [
+        str(source / n) for n in ("c.gif", "sub/d.HEIC")
+    ]
+    assert all("convert it to .png first" in problem for problem in problems)
+    assert (tmp_path / "out" / "a.png").is_file()
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "x.avif").write_bytes(b"")
+    with pytest.raises(UserError, match=r"got only pictures of other kinds \(x\.avif\)"):
+        run(tmp_path / "only", tmp_path / "out")
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".jpe", ".JFIF", ".mpo", ".apng", ".dib"])
+def test_upscale_files_does_every_ending_of_what_it_reads(tmp_path, ending):
+    kind = {".apng": "PNG", ".dib": "BMP"}.get(ending, "JPEG")
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (5, 4), (10, 200, 30)).save(tmp_path / "in" / f"a{ending}", kind)
+    assert run(tmp_path / "in", tmp_path / "out") == []
+    with Image.open(tmp_path / "out" / f"a{ending}") as image:
+        assert (image.format, image.size) == (kind, (10, 8))
+
+
+def test_upscale_files_refuses_colours_before_the_network_has_worked(tmp_path):
+    def never(*arguments, **options):
+        raise AssertionError("the network was asked")
+
+    with open(tmp_path / "in.png", "wb") as file:
+        write_png(file, np.zeros((4, 5, 3), np.uint8), {b"gAMA": (100_000).to_bytes(4, "big")})
+    (problem,) = upscale_files(never, tmp_path / "in.png", tmp_path / "out.jpg", scale=2)
+    assert "chunk gAMA" in problem
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_upscale_files_turns_raw_tiff_upright(tmp_path, orientation):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 7), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "in.tif", compression="raw", tiffinfo={274: orientation})
+    assert run(tmp_path / "in.tif", tmp_path / "out.png") == []
+    with Image.open(tmp_path / "out.png") as image:
+        upright = pixels if orientation == 1 else pixels.T[:, ::-1]
+        np.testing.assert_array_equal(np.asarray(image)[::2, ::2], upright)

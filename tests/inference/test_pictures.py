@@ -1,4 +1,6 @@
 import itertools
+import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +9,9 @@ from PIL import Image, ImageCms
 
 from decloss_jax.checks import UserError
 from decloss_jax.data.images import decode_pixels
+from decloss_jax.inference.exif import PREFIX, Exif, Value, encode, parse
 from decloss_jax.inference.pictures import Picture, read_picture, write_picture
+from decloss_jax.inference.png import SRGB_PRIMARIES, read_color_chunks, write_png
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -49,23 +53,25 @@ def test_write_picture_comes_close_in_jpeg(tmp_path):
 
 
 def picture_of(pixels, profile=None):
-    """The picture with these pixels [H,W,1|3|4]."""
-    alpha = pixels[..., 3] if pixels.shape[-1] == 4 else None
-    gray = pixels.shape[-1] == 1
-    return Picture(pixels[..., :3].repeat(3 if gray else 1, axis=-1), alpha, gray, profile)
+    """The picture with these pixels [H,W,1|2|3|4]."""
+    alpha = pixels[..., -1] if pixels.shape[-1] in (2, 4) else None
+    gray = pixels.shape[-1] < 3
+    color = pixels[..., :1].repeat(3, axis=-1) if gray else pixels[..., :3]
+    return Picture(color, alpha, gray, profile)
 
 
 @pytest.mark.parametrize("height", [9, 256, 600])  # written in blocks of 256 rows
 @pytest.mark.parametrize("ending", [".png", ".tif"])
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_write_picture_keeps_16_bits(tmp_path, ending, channels, height):
     pixels = noise(height, 6, channels, np.uint16)
     write_picture(tmp_path / f"a{ending}", picture_of(pixels, PROFILE))
     picture = read_picture(tmp_path / f"a{ending}")
-    assert (picture.color.dtype, picture.gray, picture.profile) == (np.uint16, channels == 1, PROFILE)
+    assert (picture.color.dtype, picture.gray, picture.profile) == (np.uint16, channels < 3, PROFILE)
     read = decode_pixels(tmp_path / f"a{ending}")
     assert read.dtype == np.uint16
-    np.testing.assert_array_equal(read[..., :channels], pixels)
+    expected = pixels[..., [0, 0, 0, 1]] if channels == 2 else pixels
+    np.testing.assert_array_equal(read[..., : expected.shape[-1]], expected)
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".webp", ".tif"])
@@ -144,15 +150,148 @@ def test_write_picture_keeps_what_stays_true_of_exif(tmp_path, ending):
         assert kept.get_ifd(0x8825) == {1: "N"}
 
 
-def test_read_picture_says_when_exif_is_damaged(tmp_path, capsys, monkeypatch):
-    def broken(exif, tag):
-        raise SyntaxError("bad tag")
+def test_read_picture_says_when_exif_is_damaged(tmp_path, capsys):
+    pixels = noise(4, 6, 3)
+    for name, data in {"a.png": b"nonsense", "b.png": b"II*\0\xff\xff\xff\xff"}.items():
+        picture = read_picture(save(tmp_path / name, pixels, exif=data))
+        np.testing.assert_array_equal(picture.color, pixels)
+        assert picture.exif is None
+        assert f"{name}: its EXIF data are damaged" in capsys.readouterr().err
 
-    save(tmp_path / "a.png", noise(4, 6, 3))
-    with monkeypatch.context() as patch:
-        patch.setattr(Image.Exif, "get_ifd", broken)
-        assert read_picture(tmp_path / "a.png").exif is None
-    assert "a.png: its EXIF data are damaged (bad tag), and left out" in capsys.readouterr().err
+
+ENCODINGS = ("utf-8", "latin-1", "shift_jis", "utf-16-le")
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".deep.png"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_write_picture_keeps_the_bytes_of_exif_texts(tmp_path, ending, order):
+    texts = [
+        text.encode(code) + b"\0" for text, code in zip(["é", "ü ß", "写真家", "ö"], ENCODINGS, strict=True)
+    ]
+    tags = {tag: Value(2, len(text), text) for tag, text in zip([270, 271, 272, 315], texts, strict=True)}
+    comment = {0x9286: Value(7, 11, b"UNICODE\0\xe4\0x"), 0x829A: Value(5, 1, bytes(8))}
+    data = encode(Exif(order, tags, {0x8769: comment}))
+    source = save(tmp_path / "in.jpg", noise(8, 6, 3), exif=PREFIX + data)
+    picture = read_picture(source)
+    if "deep" in ending:
+        picture = replace(picture, color=picture.color * np.uint16(257))
+    write_picture(tmp_path / f"out{ending}", picture)
+    with Image.open(tmp_path / f"out{ending}") as image:
+        image.load()
+        written = parse(image.info["exif"])
+    assert (written.order, written.tags, written.blocks) == (order, tags, {0x8769: comment})
+
+
+def test_read_picture_drops_one_odd_value_and_keeps_the_rest(tmp_path, capsys):
+    odd = {282: Value(5, 1, bytes(8)), 283: Value(10, 1, b"\xff" * 4 + bytes(4)), 315: Value(2, 3, b"me\0")}
+    turned = {0x0112: Value(3, 1, b"\6\0")}
+    source = save(tmp_path / "in.jpg", noise(8, 6, 3), exif=PREFIX + encode(Exif("<", odd | turned)))
+    picture = read_picture(source)
+    assert picture.color.shape == (6, 8, 3)
+    assert parse(picture.exif).tags == {315: odd[315]}
+    assert picture.dpi is None
+    assert "in.jpg: its EXIF data have a value that makes no sense (XResolution)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".tif", ".bmp", ".webp", ".deep.png", ".jfif"])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("source", ["in.jpg", "in.png", "in.tif", "exif.jpg"])
+def test_write_picture_keeps_the_resolution(tmp_path, ending, orientation, source):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    if source == "exif.jpg":
+        exif[282], exif[283], exif[296] = 300.0, 150.0, 2
+        options = {"exif": exif}
+    else:
+        options = {"dpi": (300, 150), "exif": exif}
+    picture = read_picture(save(tmp_path / source, noise(8, 6, 3), **options))
+    if "deep" in ending:
+        picture = replace(picture, color=picture.color * np.uint16(257))
+    write_picture(tmp_path / f"out{ending}", picture)
+    again = read_picture(tmp_path / f"out{ending}")
+    np.testing.assert_allclose(again.dpi, (300, 150) if orientation == 1 else (150, 300), rtol=1e-3)
+
+
+def test_write_picture_leaves_out_a_resolution_that_no_format_holds(tmp_path, capsys):
+    write_picture(tmp_path / "a.jpg", Picture(noise(4, 4, 3), dpi=(1e6, 0.1)))
+    assert "a.jpg: a resolution of 1e+06 x 0.1 dpi is left out" in capsys.readouterr().err
+
+
+def test_write_picture_leaves_out_exif_data_that_jpeg_cannot_hold(tmp_path, capsys):
+    tags = {tag: Value(2, 30_000, b"x" * 30_000) for tag in (270, 271, 272)}
+    write_picture(tmp_path / "a.jpg", Picture(noise(4, 4, 3), exif=encode(Exif("<", tags))))
+    assert "bytes of EXIF data do not fit into JPEG" in capsys.readouterr().err
+
+
+def chunk_file(path, chunks, pixels):
+    with open(path, "wb") as file:
+        write_png(file, pixels, chunks)
+    return path
+
+
+LINEAR = {b"gAMA": struct.pack(">I", 100_000)}
+SRGB = {b"sRGB": b"\0", b"gAMA": struct.pack(">I", 45_455), b"cHRM": struct.pack(">8I", *SRGB_PRIMARIES)}
+WIDE = {b"cHRM": struct.pack(">8I", 31_270, 32_900, 70_800, 29_200, 17_000, 79_700, 13_100, 4_600)}
+HDR = {b"cICP": bytes((9, 16, 0, 1)), b"mDCV": bytes(24), b"cLLI": bytes(8)}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("chunks", [LINEAR, SRGB, WIDE, HDR])
+def test_write_picture_keeps_the_colour_chunks_of_png(tmp_path, chunks, channels, dtype):
+    pixels = noise(5, 7, channels, dtype)
+    picture = read_picture(chunk_file(tmp_path / "a.png", chunks, pixels))
+    write_picture(tmp_path / "b.png", picture)
+    assert read_color_chunks(tmp_path / "b.png") == chunks
+    again = read_picture(tmp_path / "b.png")
+    np.testing.assert_array_equal(again.color, picture.color)
+    np.testing.assert_array_equal(
+        picture.color, pixels[..., :3] if channels > 2 else pixels[..., :1].repeat(3, -1)
+    )
+    if channels in (2, 4):
+        np.testing.assert_array_equal(again.alpha, pixels[..., -1])
+    assert again.gray == (channels < 3)
+
+
+@pytest.mark.parametrize(("chunks", "name"), [(LINEAR, "gAMA"), (WIDE, "cHRM"), (HDR, "cICP")])
+@pytest.mark.parametrize("ending", [".jpg", ".tif", ".webp", ".bmp"])
+def test_write_picture_refuses_colours_that_the_format_cannot_hold(tmp_path, chunks, name, ending):
+    picture = read_picture(chunk_file(tmp_path / "a.png", chunks, noise(5, 7, 3)))
+    with pytest.raises(UserError, match=f"one with the PNG chunk {name}, which only PNG can hold"):
+        write_picture(tmp_path / f"out{ending}", picture)
+    assert not (tmp_path / f"out{ending}").exists()
+
+
+@pytest.mark.parametrize("chunks", [SRGB, {b"cICP": bytes((1, 13, 0, 1))}, LINEAR | SRGB])
+def test_write_picture_takes_srgb_to_every_format(tmp_path, chunks):
+    picture = read_picture(chunk_file(tmp_path / "a.png", chunks, noise(5, 7, 3)))
+    write_picture(tmp_path / "a.tif", picture)
+    write_picture(tmp_path / "b.jpg", replace(picture, profile=PROFILE, chunks=LINEAR))  # the profile counts
+
+
+@pytest.mark.parametrize("name", ["gray8_6", "gray16_8"])
+def test_read_picture_turns_a_raw_tiff_as_a_compressed_one(shared, name):
+    folder = shared / "cases" / "pictures"
+    raw, packed = read_picture(folder / f"{name}_raw.tif"), read_picture(folder / f"{name}_zlib.tif")
+    np.testing.assert_array_equal(raw.color, packed.color)
+
+
+def test_read_picture_reads_the_files_that_people_have(shared, tmp_path, capsys):
+    folder = shared / "cases" / "pictures"
+    for path in sorted(folder.iterdir()):
+        if path.name == "f32.tif":
+            with pytest.raises(UserError, match="3 x 32-bit floating point pixels"):
+                read_picture(path)
+            continue
+        picture = read_picture(path)
+        upright = path.name.startswith(("gray8_6", "gray16_8", "pal_6", "exif_neg"))
+        assert picture.color.shape == ((45, 34, 3) if upright else (34, 45, 3)), path.name
+        assert picture.dpi is None or "dpi300" not in path.name or round(picture.dpi[0]) == 300
+        write_picture(tmp_path / f"{path.name}.png", picture)
+    text = read_picture(tmp_path / "exif_text_utf8.jpg.png").exif
+    assert "Fotograf Größe".encode() in text
+    assert "© 2024 Straße".encode() in text
+    assert "exif_neg_rational.jpg: its EXIF data have a value" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

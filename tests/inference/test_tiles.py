@@ -29,6 +29,9 @@ from decloss_jax.models.edsr import DIV2K_MEAN
         EDSR(scale=4, features=4, blocks=3),
         RRDBNet(scale=4, features=4, blocks=1, growth=4),
         RRDBNet(scale=2, features=4, blocks=1, growth=4),
+        RRDBNet(scale=8, features=4, blocks=1, growth=4),
+        RRDBNet(scale=1, features=4, blocks=1, growth=4, unshuffle=False),
+        EDSR(scale=8, features=4, blocks=1),
     ],
 )
 def test_receptive_radius_is_tight(model):

@@ -104,5 +104,5 @@ def test_build_model_refuses_what_the_network_does_not_have():
         build_model({"name": "edsr", "growth": 32})
     with pytest.raises(checks.UserError, match="nearest: edsr"):
         build_model({"name": "edrs"})
-    with pytest.raises(checks.UserError, match="EDSR scale: expected one of 2, 3, 4, got 8"):
-        EDSR(scale=8).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    with pytest.raises(checks.UserError, match="EDSR scale: expected one of 2, 3, 4, 8, got 5"):
+        EDSR(scale=5).init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))

@@ -104,13 +104,16 @@ class EsrganOld(nn.Module):
         return self.model(low)
 
 
-class EsrganNew(nn.Module):
-    """`names` are those of trunk, its last convolution, both upsampling ones, and the HR one."""
+NEW_NAMES = ("RRDB_trunk", "trunk_conv", "upconv{u}", "HRconv")
 
-    def __init__(self, features, blocks, growth, scale=4, *, names=None, prefix="RDB"):
+
+class EsrganNew(nn.Module):
+    """`names` are those of trunk, its last convolution, the upsampling ones ({u}), and the HR one."""
+
+    def __init__(self, features, blocks, growth, scale=4, *, stages=2, names=NEW_NAMES, prefix="RDB"):
         super().__init__()
-        self.unshuffle = {4: 1, 2: 2, 1: 4}[scale]
-        self.names = names or ("RRDB_trunk", "trunk_conv", "upconv1", "upconv2", "HRconv")
+        self.unshuffle = 2**stages // scale
+        self.names = (*names[:2], *(names[2].format(u=u) for u in range(1, stages + 1)), names[3])
         self.conv_first = conv(3 * self.unshuffle**2, features)
         trunk = [Rrdb(features, growth, prefix=prefix, sequential=False) for _ in range(blocks)]
         setattr(self, self.names[0], nn.Sequential(*trunk))
@@ -119,17 +122,17 @@ class EsrganNew(nn.Module):
         self.conv_last = conv(features, 3)
 
     def forward(self, low):
-        trunk, body, up1, up2, hr = (getattr(self, name) for name in self.names)
+        trunk, body, *ups, hr = (getattr(self, name) for name in self.names)
         x = self.conv_first(functional.pixel_unshuffle(low, self.unshuffle))
         x = x + body(trunk(x))
-        x = leaky(up1(functional.interpolate(x, scale_factor=2)))
-        x = leaky(up2(functional.interpolate(x, scale_factor=2)))
+        for up in ups:
+            x = leaky(up(functional.interpolate(x, scale_factor=2)))
         return self.conv_last(leaky(hr(x)))
 
 
-def basicsr_rrdb(features, blocks, growth, scale=4):
-    names = ("body", "conv_body", "conv_up1", "conv_up2", "conv_hr")
-    return EsrganNew(features, blocks, growth, scale, names=names, prefix="rdb")
+def basicsr_rrdb(features, blocks, growth, scale=4, stages=2):
+    names = ("body", "conv_body", "conv_up{u}", "conv_hr")
+    return EsrganNew(features, blocks, growth, scale, stages=stages, names=names, prefix="rdb")
 
 
 class MsrResNet(nn.Module):
