@@ -1,66 +1,70 @@
 """Measures super-resolution methods on folders of images.
 
-    python evaluate.py --workdir DIR | --weights FILE | --method bicubic --data ROOT[,ROOT...] --out DIR
-    python evaluate.py --method bicubic --workdir runs/quickstart --data data/Set5 --out runs/compared
-    python evaluate.py --weights edsr_x4.pth --data photographs --out runs/edsr_x4
-
 Several of --workdir, --weights and --method may be given, each several times: they are compared in one table.
 """
 
-from absl import flags
+import argparse
+from collections.abc import Sequence
 
-from decloss_jax.commands import scripts
+from decloss_jax.commands import program
 
-METHOD = flags.DEFINE_multi_string("method", [], "A method without weights: bicubic.")
-WORKDIR = flags.DEFINE_multi_string("workdir", [], "Folder of a run of train.py.")
-WEIGHTS = flags.DEFINE_multi_string("weights", [], "File of weights: .safetensors, .pth or .pt.")
-STAGE = flags.DEFINE_enum(
-    "stage",
-    None,
-    ["pretrain", "finetune", "all"],
-    "Stage of the --workdir runs; by default the last trained.",
+EXAMPLES = (
+    "python evaluate.py --workdir runs/edsr_decloss --data data/Set5,data/BSD100 --out results/edsr_decloss",
+    "python evaluate.py --weights edsr_x4.pth --data photographs --out runs/edsr_x4",
+    "python evaluate.py --method bicubic --workdir runs/quickstart --data data/Set5 --out runs/compared",
 )
-DATA = flags.DEFINE_list(
-    "data", [], "Folders with HR/ and, if there, LRx4/, or photographs: the packaged held-out ones."
-)
-OUT = flags.DEFINE_string("out", "", "Folder for rows.csv, summary.json, report.html and sr/SET/*.png.")
-CONVENTIONS = flags.DEFINE_enum("conventions", "basicsr", ["basicsr", "paper"], "See docs/metrics.md.")
-CROP_BORDER = flags.DEFINE_integer(
-    "crop_border", None, "Pixels cut off each side before PSNR and SSIM; by default the conventions'.", 0
-)
-flags.DEFINE_alias("crop-border", "crop_border")
-METRICS = flags.DEFINE_list(
-    "metrics", [], "psnr, ssim, lpips_alex, lpips_vgg, icoo; by default the conventions'."
-)
-RES_SCALE = flags.DEFINE_float(
-    "res_scale", None, "EDSR's residual scale, where a file of --weights does not say it."
-)
-flags.DEFINE_alias("res-scale", "res_scale")
-SCALE = flags.DEFINE_integer("scale", None, "Scale of bicubic; by default the generators', or 4.", 1)
 
 
-def main(arguments: list[str]) -> None:
-    # Imported here so that --help and a mistyped flag are answered at once.
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = program.Parser(prog="evaluate.py", **program.help_text(__doc__, EXAMPLES))
+    add = parser.add_argument
+    add("--workdir", action="append", default=[], help="folder of a run of train.py")
+    add("--weights", action="append", default=[], help="file of weights: .safetensors, .pth or .pt")
+    add("--method", action="append", default=[], help="a method without weights: bicubic")
+    data = "folders with HR/ and, if there, LRx4/; or photographs: the packaged held-out ones"
+    add("--data", type=program.comma_list, default=[], metavar="ROOT[,ROOT...]", help=data)
+    add("--out", default="", help="folder for rows.csv, summary.json, report.html and sr/SET/*.png")
+    stages = ("pretrain", "finetune", "all")
+    add("--stage", choices=stages, help="of the --workdir runs; default: the last one trained")
+    conventions = ("basicsr", "paper")
+    add("--conventions", choices=conventions, default="basicsr", help="docs/metrics.md; default: basicsr")
+    border = "pixels cut off each side before PSNR and SSIM; default: the conventions'"
+    add("--crop-border", "--crop_border", type=int, metavar="N", help=border)
+    metrics = "psnr, ssim, lpips_alex, lpips_vgg, icoo, niqe; default: the conventions'"
+    add("--metrics", type=program.comma_list, default=[], metavar="NAME[,NAME...]", help=metrics)
+    res_scale = "EDSR's residual scale, if a file of --weights does not record it"
+    add("--res-scale", "--res_scale", type=float, help=res_scale)
+    add("--scale", type=int, help="scale of bicubic; default: that of the networks, or 4")
+    parser.set_defaults(main=main, resumes=False)
+    return parser.parse_args(arguments)
+
+
+def main(options: argparse.Namespace) -> None:
+    # Imported here so that --help and a mistyped option are answered at once.
     from decloss_jax import evaluation
     from decloss_jax.evaluation.conventions import choose_protocol
     from decloss_jax.evaluation.methods import load_methods
     from decloss_jax.evaluation.table import print_table
 
-    scripts.use_compilation_cache()
+    program.prepare_jax("evaluating")
     methods = load_methods(
-        names=METHOD.value,
-        workdirs=WORKDIR.value,
-        weights=WEIGHTS.value,
-        stage=STAGE.value,
-        scale=SCALE.value,
-        res_scale=RES_SCALE.value,
+        names=options.method,
+        workdirs=options.workdir,
+        weights=options.weights,
+        stage=options.stage,
+        scale=options.scale,
+        res_scale=options.res_scale,
     )
     protocol = choose_protocol(
-        CONVENTIONS.value, scale=methods[0].scale, crop_border=CROP_BORDER.value, metrics=METRICS.value
+        options.conventions,
+        scale=methods[0].scale,
+        crop_border=options.crop_border,
+        metrics=options.metrics,
     )
-    print_table(evaluation.run(methods, DATA.value, OUT.value, protocol))
-    print(f"written to {OUT.value}: look at report.html")
+    print_table(evaluation.run(methods, options.data, options.out, protocol))
+    print(f"written to {options.out}: look at report.html")
 
 
 if __name__ == "__main__":
-    scripts.run(main)
+    program.start("evaluate.py", parse)

@@ -1,49 +1,78 @@
 """Trains a super-resolution network.
 
-    python train.py --config configs/NAME.py [--workdir DIR] [--config.field=value ...]
-    python train.py --config configs/quickstart.py
-    python train.py --config configs/edsr_decloss.py --config.data.root=data/DIV2K --config.batch_size=64
-
-The same command goes on from the last checkpoint of the workdir. Exit status: 0 when done, and when SIGTERM
-has stopped it, its state saved; 130 after Ctrl-C, which saves, too; 2 with one sentence on what is wrong;
-another one when, of several processes, another has gone.
+The same command resumes from the last checkpoint of its workdir; SIGTERM and Ctrl-C save the state first.
 """
 
-import os
+import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from absl import flags
-from ml_collections import config_flags
-
-from decloss_jax.commands import scripts
+from decloss_jax import checks
+from decloss_jax.commands import program
+from decloss_jax.config import load_config, override
 from decloss_jax.host import processes
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; see configs/.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/NAME of the config.")
-COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0, when there are several processes."
+EXAMPLES = (
+    "python train.py --config configs/quickstart.py",
+    "python train.py --config configs/edsr_decloss.py --config.data.root=data/DIV2K --config.batch_size=64",
+    "python train.py --config configs/edsr_decloss.py --coordinator node0:12355 --processes 2 --process 0",
 )
-PROCESSES = flags.DEFINE_integer("processes", 1, "Number of processes.", lower_bound=1)
-PROCESS = flags.DEFINE_integer("process", 0, "Number of this process, from 0.", lower_bound=0)
-
-flags.mark_flag_as_required("config")
 
 
-def main(arguments: list[str]) -> int:
-    name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-    workdir = WORKDIR.value or os.path.join("runs", name)
-    scripts.use_compilation_cache()
-    if PROCESSES.value > 1 or PROCESS.value > 0:
-        processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
-    # Imported here so that --help and a mistyped flag are answered at once.
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; `config` is the config with its fields changed."""
+    parser = program.Parser(
+        prog="train.py",
+        usage="train.py --config FILE [--workdir DIR] [--config.FIELD=VALUE ...]",
+        allow_abbrev=False,
+        **program.help_text(f"{__doc__}All fields, with units and sources: configs/base.py.", EXAMPLES),
+    )
+    parser.add_argument(
+        "--config",
+        type=program.path,
+        required=True,
+        metavar="FILE",
+        help="see configs/; --config.FIELD=VALUE changes a field",
+    )
+    parser.add_argument("--workdir", type=program.path, help="folder of the run; default: runs/NAME of FILE")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, when there are several")
+    parser.add_argument("--processes", type=int, default=1, help="their number; default: 1")
+    parser.add_argument("--process", type=int, default=0, help="number of this one, from 0")
+    parser.set_defaults(main=main, resumes=True)
+    options, rest = parser.parse_known_args(arguments)
+    options.workdir = options.workdir or Path("runs") / options.config.stem
+    options.config = load_config(options.config)
+    override(options.config, list(settings(rest)), option="--config.")
+    return options
+
+
+def settings(arguments: Sequence[str]) -> Iterator[str]:
+    """Reads --config.FIELD=VALUE, or the same in two words, as FIELD=VALUE."""
+    words = iter(arguments)
+    for word in words:
+        checks.check(
+            word.startswith("--config."),
+            "command line",
+            expected="the options of --help and --config.FIELD=VALUE",
+            got=word,
+            remedy="write options as --name=value",
+        )
+        yield word.removeprefix("--config.") if "=" in word else f"{word[9:]}={next(words, '')}"
+
+
+def main(options: argparse.Namespace) -> int:
+    if (options.processes, options.process) != (1, 0):
+        processes.join(options.coordinator, options.processes, options.process)
+    program.prepare_jax("training")
+    # Imported here so that --help and a mistyped option are answered at once.
     from decloss_jax.training import loop
 
     try:
-        loop.run(CONFIG.value, workdir)
+        loop.run(options.config, options.workdir)
     except loop.Stopped as stopped:
-        return scripts.report_stop(stopped, by_keyboard=stopped.by_keyboard)
+        return program.report_stop(stopped, by_keyboard=stopped.by_keyboard)
     return 0
 
 
 if __name__ == "__main__":
-    scripts.run(main, resumes=True)
+    program.start("train.py", parse)

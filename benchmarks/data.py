@@ -8,6 +8,7 @@ DataLoader has BasicSR's sub-images (480 x 480, every 240 pixels). Memory is rea
 while the child works. Prints the tables and writes the JSON. Takes ten minutes, 9 GB of disk, and Linux.
 """
 
+import argparse
 import importlib.util
 import itertools
 import json
@@ -17,17 +18,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax.commands import scripts
+from decloss_jax.commands import program
 from decloss_jax.data.augment import random_crop, random_symmetry
 from decloss_jax.data.cache import open_cache
 from decloss_jax.data.folder import find_pairs
@@ -36,20 +36,7 @@ from decloss_jax.data.photographs import find_photographs
 from decloss_jax.data.pipeline import batch_source, read_ahead
 from decloss_jax.ops.resize import bicubic_downscale
 
-PHOTOGRAPHS = flags.DEFINE_string("photographs", None, "Folder of photographs; by default scikit-image's.")
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Measurements of each contender.", 1)
-IMAGES = flags.DEFINE_integer("images", 24, "Different 2K images.", 1)
-SIZES = flags.DEFINE_multi_integer("size", [100, 800], "Images in a set; the same ones under several names.")
-OUT = flags.DEFINE_string("out", "results/benchmarks/data.json", "Where the results are written.")
-CHILD = flags.DEFINE_string("child", None, "Used by the benchmark itself: the contender to run.")
-FOLDER = flags.DEFINE_string("folder", None, "Used by the benchmark itself: the temporary folder.")
-WORKERS = flags.DEFINE_integer(
-    "workers", 0, "Used by the benchmark itself: threads or processes that read ahead."
-)
-SPANS = flags.DEFINE_integer(
-    "spans", 1, "Used by the benchmark itself: speeds to measure, one after another."
-)
-SET = flags.DEFINE_integer("set", 100, "Used by the benchmark itself: images in the set.")
+OPTIONS = argparse.Namespace()  # of the command line
 
 HEIGHT, WIDTH, SCALE, CROP, BATCH = 1356, 2040, 4, 192, 32
 TILE = (339, 510)  # of the photographs, enlarged by 3/2, from which an image is put together
@@ -58,20 +45,47 @@ DIV2K_BYTES = 3_530_603_713 / 800  # of a file; its archive's size over its imag
 SPARE_SECONDS = 0.02  # between two looks at a process's memory
 
 
-def main(arguments: list[str]) -> None:
-    if CHILD.value:
-        CHILDREN[CHILD.value](Path(FOLDER.value))
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line into `OPTIONS`."""
+    parser = program.Parser(
+        prog="data.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--photographs", default=None, help="folder of photographs; by default scikit-image's"
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each contender")
+    parser.add_argument("--images", type=int, default=24, help="different 2K images")
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs="+",
+        default=[100, 800],
+        help="images in a set; the same ones under several names",
+    )
+    parser.add_argument("--out", default="results/benchmarks/data.json", help="where the results are written")
+    parser.add_argument("--child", default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--spans", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--set", type=int, default=100, help=argparse.SUPPRESS)
+    parser.set_defaults(main=main, resumes=False)
+    return parser.parse_args(arguments, OPTIONS)
+
+
+def main(options: argparse.Namespace) -> None:
+    if OPTIONS.child:
+        CHILDREN[OPTIONS.child](Path(OPTIONS.folder))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_images(folder)
         record = {"hardware": hardware(), "versions": all_versions(), "images": describe(folder)}
         record["tensorflow"] = "installed" if importlib.util.find_spec("tensorflow") else "not installed"
-        record["build"] = [build(folder, size) for size in SIZES.value]
+        record["build"] = [build(folder, size) for size in OPTIONS.size]
         record["speed"] = measure_speed(folder)
-        record["first_batch"] = [first_batch(folder, size) for size in SIZES.value]
-        record["memory"] = [memory_of("cached", folder, size) for size in SIZES.value]
-    out = Path(OUT.value)
+        record["first_batch"] = [first_batch(folder, size) for size in OPTIONS.size]
+        record["memory"] = [memory_of("cached", folder, size) for size in OPTIONS.size]
+    out = Path(OPTIONS.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=1) + "\n")
     show(record)
@@ -82,10 +96,10 @@ def main(arguments: list[str]) -> None:
 
 def cached(folder: Path) -> None:
     """Our pipeline on a cache that is there."""
-    pairs = find_pairs(folder / f"set{SET.value}", scale=SCALE, split="train")
-    images = open_cache(pairs, scale=SCALE, cache_dir=folder / f"cache{SET.value}")
+    pairs = find_pairs(folder / f"set{OPTIONS.set}", scale=SCALE, split="train")
+    images = open_cache(pairs, scale=SCALE, cache_dir=folder / f"cache{OPTIONS.set}")
     options = {"scale": SCALE, "crop_size": CROP, "batch_size": BATCH, "seed": 0}
-    report(read_ahead(batch_source(images, **options), threads=WORKERS.value), count=100)
+    report(read_ahead(batch_source(images, **options), threads=OPTIONS.workers), count=100)
 
 
 def decoding(folder: Path) -> None:
@@ -126,15 +140,15 @@ def data_loader(folder: Path) -> None:
             return low, hr
 
     torch.set_num_threads(1)
-    loader = torch.utils.data.DataLoader(SubImages(), batch_size=BATCH, num_workers=WORKERS.value)
+    loader = torch.utils.data.DataLoader(SubImages(), batch_size=BATCH, num_workers=OPTIONS.workers)
     report(iter(loader), count=20)
 
 
 def building(folder: Path) -> None:
     """Decodes a set into its cache, with LR images made."""
     start = time.perf_counter()
-    pairs = find_pairs(folder / f"set{SET.value}", scale=SCALE, split="train")
-    open_cache(pairs, scale=SCALE, cache_dir=folder / f"cache{SET.value}")
+    pairs = find_pairs(folder / f"set{OPTIONS.set}", scale=SCALE, split="train")
+    open_cache(pairs, scale=SCALE, cache_dir=folder / f"cache{OPTIONS.set}")
     print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
 
 
@@ -145,11 +159,11 @@ def report(stream: Iterator[Any], count: int) -> None:
     """Takes batches; prints the speed of `count` of them, after those that may have been read ahead."""
     next(stream)
     print("ready", flush=True)
-    if WORKERS.value:
-        for _ in range(2 * WORKERS.value):
+    if OPTIONS.workers:
+        for _ in range(2 * OPTIONS.workers):
             next(stream)
     speeds = []
-    for _ in range(SPANS.value):
+    for _ in range(OPTIONS.spans):
         start = time.perf_counter()
         for _ in itertools.islice(stream, count):
             pass
@@ -162,8 +176,8 @@ def report(stream: Iterator[Any], count: int) -> None:
 
 def make_images(folder: Path) -> None:
     """Writes hr/ and low/ of the different images, their sub-images, and the sets of many names."""
-    if PHOTOGRAPHS.value:
-        photographs = [read_image(file) for file in list_images(Path(PHOTOGRAPHS.value))]
+    if OPTIONS.photographs:
+        photographs = [read_image(file) for file in list_images(Path(OPTIONS.photographs))]
     else:
         photographs = [
             pair.hr.load() for split in ("train", "validation") for pair in find_photographs(split)
@@ -171,17 +185,18 @@ def make_images(folder: Path) -> None:
     photographs = [image for image in photographs if colourful(image)]
     for part in ("hr", "low", "hr_sub", "low_sub"):
         (folder / part).mkdir()
-    for number in range(IMAGES.value):
+    for number in range(OPTIONS.images):
         hr = put_together(photographs, np.random.default_rng(number))
         low = bicubic_downscale(hr, SCALE)
         for part, image, factor in (("hr", hr, 1), ("low", low, SCALE)):
             Image.fromarray(image).save(folder / part / f"{number:04}.png")
             write_sub_images(image, folder / f"{part}_sub", number, SUB_SIZE // factor, SUB_STEP // factor)
-    for size in SIZES.value:
+    for size in OPTIONS.size:
         (folder / f"set{size}").mkdir()
         for number in range(size):
             os.link(
-                folder / "hr" / f"{number % IMAGES.value:04}.png", folder / f"set{size}" / f"{number:04}.png"
+                folder / "hr" / f"{number % OPTIONS.images:04}.png",
+                folder / f"set{size}" / f"{number:04}.png",
             )
 
 
@@ -226,7 +241,7 @@ def start_child(
     words.append(f"--spans={spans}")
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     return subprocess.Popen(
-        ["taskset", "-c", ",".join(map(str, allowed)), *words, f"--set={size or SIZES.value[0]}"],
+        ["taskset", "-c", ",".join(map(str, allowed)), *words, f"--set={size or OPTIONS.size[0]}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -256,7 +271,7 @@ def measure_speed(folder: Path) -> dict[str, Any]:
     found: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     if not importlib.util.find_spec("torch"):
         found = {name: values for name, values in found.items() if "DataLoader" not in name}
-    for _ in range(ROUNDS.value):
+    for _ in range(OPTIONS.rounds):
         for name, values in found.items():
             options: dict[str, Any] = CONTENDERS[name]
             values += result_of(start_child(folder=folder, **options))["pairs_per_second"]
@@ -284,7 +299,7 @@ def build(folder: Path, size: int) -> dict[str, Any]:
 def first_batch(folder: Path, size: int) -> dict[str, Any]:
     """Times from the start of a process to its first batch from a warm cache."""
     seconds = []
-    for _ in range(ROUNDS.value):
+    for _ in range(OPTIONS.rounds):
         start = time.perf_counter()
         process = start_child("cached", folder, size, workers=8, cores=os.cpu_count() or 1)
         process.stdout.readline()
@@ -334,7 +349,7 @@ def describe(folder: Path) -> dict[str, Any]:
     """Says how large the files are, beside DIV2K's."""
     mean = statistics.mean(file.stat().st_size for file in (folder / "hr").iterdir())
     return {
-        "different": IMAGES.value,
+        "different": OPTIONS.images,
         "size": [WIDTH, HEIGHT],
         "mean_bytes": mean,
         "div2k_bytes": DIV2K_BYTES,
@@ -361,4 +376,4 @@ def show(record: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    scripts.run(main)
+    program.start("data.py", parse)

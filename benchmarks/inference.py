@@ -10,6 +10,7 @@ are timed, from their start to the written file, on a picture of 480x320: ours w
 compilation cache, and a script of a few lines with PyTorch.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -19,20 +20,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax.commands import scripts
+from decloss_jax.commands import program
 
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Calls of each side on each size that are counted.", 1)
-OUT = flags.DEFINE_string("out", "results/benchmarks/inference.json", "Where the results are written.")
+OPTIONS = argparse.Namespace()  # of the command line
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SIZES = ((80, 120), (160, 240), (320, 480), (680, 1024))  # heights and widths of LR images
@@ -55,7 +54,22 @@ Image.fromarray(sr).save(sys.argv[3])
 Side = Callable[[np.ndarray], np.ndarray]
 
 
-def main(arguments: list[str]) -> None:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line into `OPTIONS`."""
+    parser = program.Parser(
+        prog="inference.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="calls of each side on each size that are counted"
+    )
+    parser.add_argument(
+        "--out", default="results/benchmarks/inference.json", help="where the results are written"
+    )
+    parser.set_defaults(main=main, resumes=False)
+    return parser.parse_args(arguments, OPTIONS)
+
+
+def main(options: argparse.Namespace) -> None:
     import jax
     import torch
 
@@ -74,13 +88,13 @@ def main(arguments: list[str]) -> None:
         record: dict[str, Any] = {
             "versions": versions() | {"torch": torch.__version__},
             "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "devices": "1 x cpu"},
-            "rounds": ROUNDS.value,
+            "rounds": OPTIONS.rounds,
             "throughput": [compare(sides, size) for size in SIZES],
             "first_picture": first_pictures(weights, Path(folder)),
         }
-    Path(OUT.value).parent.mkdir(parents=True, exist_ok=True)
-    Path(OUT.value).write_text(json.dumps(record, indent=1) + "\n")
-    print(f"written to {OUT.value}")
+    Path(OPTIONS.out).parent.mkdir(parents=True, exist_ok=True)
+    Path(OPTIONS.out).write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written to {OPTIONS.out}")
 
 
 def make_sides(model: Any, params: Any, weights: Path) -> dict[str, Side]:
@@ -89,7 +103,7 @@ def make_sides(model: Any, params: Any, weights: Path) -> dict[str, Side]:
     import torch
 
     from decloss_jax.compare_torch.torch_networks import Edsr
-    from decloss_jax.inference.tiles import upscale
+    from decloss_jax.inference import upscale
 
     network = Edsr(model.scale, model.features, model.blocks, model.res_scale).eval()
     network.load_state_dict(torch.load(weights, weights_only=True)["params"])
@@ -121,7 +135,7 @@ def compare(sides: dict[str, Side], size: tuple[int, int]) -> dict[str, Any]:
     results, times = {}, {name: [] for name in sides}
     for name, side in sides.items():
         results[name] = side(low)
-    for _ in range(ROUNDS.value):
+    for _ in range(OPTIONS.rounds):
         for name, side in sides.items():
             start = time.perf_counter()
             side(low)
@@ -164,7 +178,7 @@ def first_pictures(weights: Path, folder: Path) -> dict[str, Any]:
         "torch eager": [sys.executable, script, weights, folder / "in.png", target, REPOSITORY],
     }
     seconds: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(ROUNDS.value):
+    for _ in range(OPTIONS.rounds):
         shutil.rmtree(cache, ignore_errors=True)
         for name, command in commands.items():
             start = time.perf_counter()
@@ -186,4 +200,4 @@ def first_pictures(weights: Path, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    scripts.run(main)
+    program.start("inference.py", parse)

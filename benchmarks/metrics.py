@@ -1,16 +1,19 @@
-"""LPIPS side by side with the official torch package, on the same images with the same weights.
+"""Processor seconds per image of each metric, and of an upscaled image on its way to 8 bits.
 
-    python benchmarks/metrics.py [--quick] [--data ROOT] [--nets alex,vgg] [--out FILE.json]
+    OPENBLAS_NUM_THREADS=1 taskset -c 0 python benchmarks/metrics.py [--before FOLDER] [--out FILE.json]
 
-Needs torch and `pip install --no-deps lpips==0.1.4`. That package builds its networks with torchvision, which
-would download other copies of the weights: here a stand-in for torchvision builds the same layers and fills
-them with the packaged ones, so that the official code runs unchanged.
+One pair of 2040x1356 pixels, as DIV2K has: packaged photographs, and bicubic's version of them. Beside ours,
+as far as installed: SSIM as BasicSR computes it, by OpenCV's `filter2D` (opencv-python-headless), and the
+official LPIPS (`pip install --no-deps lpips==0.1.4`) on the same weights. `--before` names a checkout of an
+earlier version (`git worktree add FOLDER REVISION`).
 
-Each side gets 8-bit images and returns numbers, its own conversions included. The sides take turns, so that
-whatever else the machine does hits both; the medians are compared. Compiling is not counted, but reported.
+Seconds are those of the processor, on one core, which other programs on the machine hardly change; the sides
+take turns. Compiling is not counted.
 """
 
+import argparse
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -18,98 +21,172 @@ import statistics
 import sys
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax.commands import scripts
-from decloss_jax.data.folder import find_all_pairs
+from decloss_jax.commands import program
 from decloss_jax.data.photographs import find_photographs
-from decloss_jax.metrics import lpips_each
-from decloss_jax.ops.resize import bicubic_upscale
+from decloss_jax.metrics import lpips_each, psnr, ssim
+from decloss_jax.metrics.fidelity import C1, C2, WINDOW_SIGMA, WINDOW_SIZE
+from decloss_jax.ops.color import rgb_to_y
+from decloss_jax.ops.quantize import to_uint8
+from decloss_jax.ops.resize import bicubic_downscale, bicubic_upscale
 from decloss_jax.weights.trunks import load_trunk
 
-QUICK = flags.DEFINE_bool("quick", False, "One image of 128 x 128 and few rounds: whether it runs at all.")
-DATA = flags.DEFINE_string("data", "", "Folder with HR/ (and LRx4/); by default the packaged photographs.")
-OUT = flags.DEFINE_string("out", "results/benchmarks/metrics.json", "File for the measurements.")
-NETS = flags.DEFINE_list("nets", ["alex", "vgg"], "Networks of LPIPS.")
-ROUNDS = flags.DEFINE_integer("rounds", 9, "Measurements of each side.", 3)
+OPTIONS = argparse.Namespace()  # of the command line
 
 SCALE = 4
-Images = Sequence[np.ndarray]
-Measure = Callable[[Images, Images], list[float]]
+Measure = Callable[[np.ndarray, np.ndarray], Any]
 
 
-def main(arguments: list[str]) -> None:
-    srs, hrs = load_images()
-    rounds = 3 if QUICK.value else ROUNDS.value
-    results = {net: compare(net, srs, hrs, rounds) for net in NETS.value}
-    record = {
-        "images": len(hrs),
-        "megapixels": round(sum(hr.shape[0] * hr.shape[1] for hr in hrs) / 1e6, 3),
-        "rounds": rounds,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "torch", "lpips")},
-        "lpips": results,
-    }
-    for net, result in results.items():
-        print(
-            f"lpips {net}: ours {result['ours']['images_per_second']:.2f} images/s, "
-            f"official {result['official']['images_per_second']:.2f}, ratio {result['ratio']:.2f}, "
-            f"largest difference {result['largest_difference']:.1e}"
-        )
-    Path(OUT.value).write_text(json.dumps(record, indent=2) + "\n")
-    print(f"written to {OUT.value}")
-
-
-def load_images() -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Returns the HR images and what bicubic makes of their LR images."""
-    pairs = (
-        find_all_pairs(Path(DATA.value), scale=SCALE, field="--data")
-        if DATA.value
-        else find_photographs("validation")
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line into `OPTIONS`."""
+    parser = program.Parser(
+        prog="metrics.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    lows, hrs = zip(*(pair.load(SCALE) for pair in pairs), strict=True)
-    if QUICK.value:
-        lows, hrs = (lows[0][:32, :32],), (hrs[0][:128, :128],)
-    return [bicubic_upscale(low, SCALE) for low in lows], list(hrs)
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=[1356, 2040], help="height and width of the pair, multiples of 4"
+    )
+    parser.add_argument("--cases", nargs="+", default=[], help="what is timed; by default all")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each side")
+    parser.add_argument("--before", default="", help="checkout of an earlier version")
+    parser.add_argument("--out", default="results/benchmarks/metrics.json", help="file for the measurements")
+    parser.set_defaults(main=main, resumes=False)
+    return parser.parse_args(arguments, OPTIONS)
 
 
-def compare(net: str, srs: Images, hrs: Images, rounds: int) -> dict[str, object]:
-    """Times both sides in turns on all images."""
-    sides: dict[str, Measure] = {
-        "ours": lambda srs, hrs: list(lpips_each(srs, hrs, net=net)),
-        "official": official_lpips(net),
+def main(options: argparse.Namespace) -> None:
+    low, sr, hr = make_images(*OPTIONS.size)
+    cases: dict[str, Callable[[], dict[str, Measure]]] = {
+        "psnr_rgb": lambda: fidelity_sides("psnr", "rgb"),
+        "psnr_y": lambda: fidelity_sides("psnr", "y"),
+        "ssim_rgb": lambda: fidelity_sides("ssim", "rgb"),
+        "ssim_y": lambda: fidelity_sides("ssim", "y"),
+        "lpips_alex": lambda: lpips_sides("alex"),
+        "lpips_vgg": lambda: lpips_sides("vgg"),
+        "upscale": lambda: upscale_sides(low),
     }
-    values, first, times = {}, {}, {name: [] for name in sides}
-    for name, measure in sides.items():
-        start = time.perf_counter()
-        values[name] = measure(srs, hrs)
-        first[name] = time.perf_counter() - start
-    for _ in range(rounds):
-        for name, measure in sides.items():
-            start = time.perf_counter()
-            measure(srs, hrs)
-            times[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    seconds = {name: compare(name, cases[name](), sr, hr) for name in OPTIONS.cases or cases}
+    record = {
+        "image": list(hr.shape),
+        "rounds": OPTIONS.rounds,
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.machine(),
+        "versions": {name: importlib.metadata.version(name) for name in ("numpy", "jax", "jaxlib")},
+        "seconds": seconds,
+    }
+    Path(OPTIONS.out).write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written to {OPTIONS.out}")
+
+
+def make_images(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns an HR image of packaged photographs beside each other, its LR image, and bicubic's SR image."""
+    photograph = next(pair for pair in find_photographs("train") if pair.name == "retina").hr.load()
+    hr = np.tile(photograph, (2, 2, 1))[:height, :width]
+    low = bicubic_downscale(hr, SCALE)
+    return low, bicubic_upscale(low, SCALE), hr
+
+
+def compare(name: str, sides: Mapping[str, Measure], sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
+    """Times all sides in turns, after a first call that is not counted."""
+    values = {side: measure(sr, hr) for side, measure in sides.items()}
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(OPTIONS.rounds):
+        for side, measure in sides.items():
+            start = time.process_time()
+            measure(sr, hr)
+            times[side].append(time.process_time() - start)
+    result = {}
+    for side, seconds in times.items():
+        median = statistics.median(seconds)
+        ratios = [other / own for other, own in zip(seconds, times["ours"], strict=True)]
+        result[side] = {
+            "median": median,
+            "smallest": min(seconds),
+            "largest": max(seconds),
+            "times_ours": [min(ratios), statistics.median(ratios), max(ratios)],
+            "largest_difference_to_ours": float(
+                np.max(np.abs(np.subtract(values[side], values["ours"], dtype=float)))
+            ),
+        }
+        print(f"{name}, {side}: {median:.4f} s, {statistics.median(ratios):.2f} times ours", flush=True)
+    return result
+
+
+def load_before(path: str) -> types.ModuleType:
+    """Loads a module of the earlier version, whose imports are those of this one."""
+    spec = importlib.util.spec_from_file_location("before", Path(OPTIONS.before) / "decloss_jax" / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def fidelity_sides(name: str, channel: str) -> dict[str, Measure]:
+    """Returns PSNR or SSIM of one channel as functions of a pair."""
+    options = {"crop_border": SCALE, "channel": channel}
+    ours = {"psnr": psnr, "ssim": ssim}[name]
+    sides: dict[str, Measure] = {"ours": lambda sr, hr: ours(sr, hr, **options)}
+    if OPTIONS.before:
+        before = getattr(load_before("metrics/fidelity.py"), name)
+        sides["before"] = lambda sr, hr: before(sr, hr, **options)
+    if name == "ssim" and importlib.util.find_spec("cv2"):
+        sides["BasicSR's way"] = lambda sr, hr: ssim_by_opencv(sr, hr, channel)
+    return sides
+
+
+def ssim_by_opencv(sr: np.ndarray, hr: np.ndarray, channel: str) -> float:
+    """Computes SSIM with two-dimensional filters over whole images in float64, channel by channel."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    column = cv2.getGaussianKernel(WINDOW_SIZE, WINDOW_SIGMA)
+    inside = np.s_[WINDOW_SIZE // 2 : -(WINDOW_SIZE // 2)]
+
+    def mean(image: np.ndarray) -> np.ndarray:
+        return cv2.filter2D(image, -1, column @ column.T)[inside, inside]
+
+    values = []
+    pair = [image[SCALE:-SCALE, SCALE:-SCALE] for image in (sr, hr)]
+    pair = [rgb_to_y(image / 255)[..., None] if channel == "y" else image for image in pair]
+    for s, h in zip(*(np.moveaxis(image.astype(np.float64), -1, 0) for image in pair), strict=True):
+        mean_s, mean_h = mean(s), mean(h)
+        variances = mean(s**2) - mean_s**2 + mean(h**2) - mean_h**2
+        covariance = mean(s * h) - mean_s * mean_h
+        luminance = (2 * mean_s * mean_h + C1) / (mean_s**2 + mean_h**2 + C1)
+        values.append(np.mean(luminance * (2 * covariance + C2) / (variances + C2)))
+    return float(np.mean(values))
+
+
+def lpips_sides(net: str) -> dict[str, Measure]:
+    """Returns LPIPS with one network as functions of a pair."""
+    sides: dict[str, Measure] = {"ours": lambda sr, hr: next(lpips_each([sr], [hr], net=net))}
+    if OPTIONS.before:
+        before = load_before("metrics/lpips.py")
+        before.extract_features = load_before("models/features.py").extract_features
+        sides["before"] = lambda sr, hr: next(before.lpips_each([sr], [hr], net=net))
+    if importlib.util.find_spec("lpips"):
+        sides["official"] = official_lpips(net)
+    return sides
+
+
+def upscale_sides(low: np.ndarray) -> dict[str, Measure]:
+    """Returns EDSR-baseline's SR image in 8 bits: rounded on the device, and from floats on the host."""
+    import jax
+
+    from decloss_jax.inference import upscale
+    from decloss_jax.models import EDSR
+    from decloss_jax.training.state import draw_params
+
+    model = EDSR()
+    params = jax.device_put(draw_params(model, 0))
     return {
-        **{
-            name: {
-                "images_per_second": len(hrs) / medians[name],
-                "seconds_median": medians[name],
-                "seconds_smallest": min(times[name]),
-                "seconds_largest": max(times[name]),
-                "seconds_first_round": first[name],
-            }
-            for name in sides
-        },
-        "ratio": medians["official"] / medians["ours"],
-        "largest_difference": float(np.max(np.abs(np.subtract(values["ours"], values["official"])))),
+        "ours": lambda sr, hr: upscale(model, params, low, dtype=np.uint8),
+        "rounded on the host": lambda sr, hr: to_uint8(upscale(model, params, low)),
     }
 
 
@@ -120,15 +197,15 @@ def official_lpips(net: str) -> Measure:
     install_torchvision_stand_in()
     import lpips
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = lpips.LPIPS(net=net, verbose=False).eval()
 
     def to_tensor(image: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
 
     @torch.inference_mode()
-    def measure(srs: Images, hrs: Images) -> list[float]:
-        return [float(model(to_tensor(sr), to_tensor(hr))) for sr, hr in zip(srs, hrs, strict=True)]
+    def measure(sr: np.ndarray, hr: np.ndarray) -> float:
+        return float(model(to_tensor(sr), to_tensor(hr)))
 
     return measure
 
@@ -161,4 +238,4 @@ def torch_features(network: str):
 
 
 if __name__ == "__main__":
-    scripts.run(main)
+    program.start("metrics.py", parse)

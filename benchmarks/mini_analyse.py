@@ -3,11 +3,11 @@
     python benchmarks/mini_analyse.py --train ../data/BSDS400 [--trained 18 21]
 
 Takes the miniature's stage 1 (seed 0, trained if it is missing) and the centres of its held-out photographs.
-For L1, the perceptual loss and DECLoss in each setting of mini_choose.py's grid: the value at SR and at
-SR = HR; of the gradient with respect to SR the rms beside L1's, the share of its power in differences of colour, and
-the share in the tenth of the mini-patches that are flattest in SR; in bands of radial frequency the share of
-power, the cosine of the descent direction with HR - SR (does it restore what is missing?) and with SR itself
-(does it strengthen what is there?). Writes gradients.json and gradients.md in results/mini.
+For L1, the perceptual loss and DECLoss in each setting of mini_choose.py's grid: the value at SR and at SR =
+HR; of the gradient with respect to SR the rms beside L1's, the share of its power in differences of colour,
+and the share in the tenth of the mini-patches that are flattest in SR; in bands of radial frequency the
+share of power, the cosine of the descent direction with HR - SR (does it restore what is missing?) and with
+SR itself (does it strengthen what is there?). Writes gradients.json and gradients.md in results/mini.
 
 Then, for stage 1 and the networks trained with these settings of the grid, the power of the error in the same
 bands, of luma (the mean of the channels) and of colour, LPIPS with two networks, and how much of the power of
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from mini_choose import GRID, RESULTS, RUNS, describe
 
-from decloss_jax.commands import scripts
+from decloss_jax.commands import program
 from decloss_jax.data.sources import build_source
 from decloss_jax.metrics import lpips_each
 from decloss_jax.ops.quantize import to_uint8
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--train", required=True, metavar="ROOT", help="folder of BSDS400")
     parser.add_argument("--trained", nargs="+", type=int, default=[], help="numbers of settings, from 0")
     options = parser.parse_args()
-    scripts.use_compilation_cache()
+    program.prepare_jax("measuring")
 
     overrides = {"data.root": options.train}
     workdir, config, _ = train_row(TABLE1[0], 0, Settings("mini", overrides, RUNS, []))
@@ -77,9 +77,9 @@ def main() -> None:
 def centres(workdir: Path, config: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns SR and HR [N,S,S,3] in [0,1] of the middle of each held-out image, S = data.crop_size."""
     from decloss_jax.models import build_model
-    from decloss_jax.workdir.checkpoint import load_generator
+    from decloss_jax.workdir.checkpoint import load_checkpoint
 
-    _, params, _ = load_generator(workdir)
+    _, params, _ = load_checkpoint(workdir)
     scale = config.model.scale
     side = config.data.crop_size // scale
     lows, hrs = [], []

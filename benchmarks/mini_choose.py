@@ -17,12 +17,12 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from decloss_jax.commands import scripts
+from decloss_jax.commands import program
 from decloss_jax.data.sources import build_source
 from decloss_jax.evaluation.conventions import choose_protocol
 from decloss_jax.evaluation.methods import load_methods
 from decloss_jax.reproduction.paper import SCALE, TABLE1
-from decloss_jax.reproduction.runs import Settings, config_hash, evaluate, row_config, train_row
+from decloss_jax.reproduction.runs import Settings, config_hash, evaluate_once, row_config, train_row
 from decloss_jax.workdir.journal import versions
 
 RESULTS = REPOSITORY / "results" / "mini"
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--train", required=True, metavar="ROOT", help="folder of BSDS400")
     parser.add_argument("--only", nargs="+", type=int, help="numbers of settings, from 0")
     options = parser.parse_args()
-    scripts.use_compilation_cache()
+    program.prepare_jax("measuring")
 
     row, rows = TABLE1[1], read()
     plain = Settings("mini", {"data.root": options.train}, RUNS, [])
@@ -87,7 +87,7 @@ def main() -> None:
     def measure(workdir: Path, stage: str, settings: Settings) -> dict[str, float]:
         methods = load_methods(workdirs=[str(workdir)], stage=stage)
         folder = RUNS / "evaluations" / workdir.name / f"held_out-{stage}"
-        (values,) = evaluate(methods, settings, protocol, folder).values()
+        (values,) = evaluate_once(methods, settings, protocol, folder).values()
         return {name: values[name] for name in ("psnr_rgb", "psnr_y", "lpips_alex")}
 
     for number in range(len(GRID)) if options.only is None else options.only:

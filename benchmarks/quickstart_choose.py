@@ -4,8 +4,8 @@
 
 Starts stage 2 from one stage 1 (trained when runs/quickstart does not hold it) with each setting of a small
 grid, and measures PSNR-Y and LPIPS-alex on the training photographs in colour. The held-out ones are not
-looked at. Writes results/quickstart/grid.json. The choice: the lowest LPIPS among the settings that pay for it
-no more PSNR than the paper does (1.3 dB for 34 %).
+looked at. Writes results/quickstart/grid.json. The choice: the lowest LPIPS among the settings that pay for
+it no more PSNR than the paper does (1.3 dB for 34 %).
 """
 
 import json

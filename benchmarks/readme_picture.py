@@ -32,12 +32,11 @@ def main() -> None:
 
 def details(weights: Path) -> list[list[np.ndarray]]:
     """Returns the LR, bicubic, SR and HR details of each photograph, uint8 [SIDE,SIDE,3]."""
-    from decloss_jax.workdir.network import load_network
-
     from decloss_jax.data.photographs import find_photographs
     from decloss_jax.inference import upscale
     from decloss_jax.ops.detail import find_detail
     from decloss_jax.ops.resize import bicubic_upscale
+    from decloss_jax.workdir.network import load_network
 
     model, params, _ = load_network(weights)
     found = []

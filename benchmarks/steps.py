@@ -7,23 +7,23 @@ scikit-image's photographs. They take turns; the first step of each, which compi
 the table and writes the JSON.
 """
 
+import argparse
 import json
 import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax.commands import scripts
+from decloss_jax.commands import program
 
-ROUNDS = flags.DEFINE_integer("rounds", 15, "Steps of each row that are counted.", 1)
-OUT = flags.DEFINE_string("out", "results/benchmarks/steps.json", "Where the results are written.")
+OPTIONS = argparse.Namespace()  # of the command line
 ROWS = tuple(range(1, 8))  # EDSR's; the first is stage 1's step
 
 # Pairs of rows of which the paper's ratio of GPU hours is worth a comparison: dearer, cheaper.
@@ -37,13 +37,26 @@ RATIOS = {
 }
 
 
-def main(arguments: list[str]) -> None:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line into `OPTIONS`."""
+    parser = program.Parser(
+        prog="steps.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="steps of each row that are counted")
+    parser.add_argument(
+        "--out", default="results/benchmarks/steps.json", help="where the results are written"
+    )
+    parser.set_defaults(main=main, resumes=False)
+    return parser.parse_args(arguments, OPTIONS)
+
+
+def main(options: argparse.Namespace) -> None:
     from decloss_jax.reproduction.paper import TABLE1
     from decloss_jax.workdir.journal import versions
 
     steppers = {number: Stepper(TABLE1[number - 1].config) for number in ROWS}
     seconds: dict[int, list[float]] = {number: [] for number in ROWS}
-    for _ in range(ROUNDS.value):
+    for _ in range(OPTIONS.rounds):
         for number, stepper in steppers.items():
             seconds[number].append(stepper.step())
     medians = {number: statistics.median(values) for number, values in seconds.items()}
@@ -70,7 +83,7 @@ def main(arguments: list[str]) -> None:
             "of L1 + perceptual + DECLoss": 1 - medians[3] / medians[6],
         },
     }
-    out = Path(OUT.value)
+    out = Path(OPTIONS.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=1) + "\n")
     print("| row | seconds per step (fastest to slowest) | times row 1 |\n|---|---|---|")
@@ -143,4 +156,4 @@ class Stepper:
 
 
 if __name__ == "__main__":
-    scripts.run(main)
+    program.start("steps.py", parse)

@@ -77,8 +77,8 @@ def get_config() -> ConfigDict:
     config.decloss.t_neg = 1.5  # Sec. 5.1
     config.decloss.temperature = "exponent"  # e^(S/t), or "scale": e^S / t, as printed
     config.decloss.scope = "global"  # mini-patches of the global batch, or "device": of each device alone
-    config.decloss.tile_size = config_dict.placeholder(int)  # rows per tile; chosen from P when not set
-    config.decloss.precision = "highest"  # of the products on accelerators: highest, high, default, bf16
+    config.decloss.tile_size = config_dict.placeholder(int)  # anchors per strip; chosen when not set
+    config.decloss.precision = "high"  # of the products on accelerators (TF32): highest, high, default, bf16
 
     config.perceptual = ConfigDict()
     config.perceptual.network = "vgg19"  # Eq. 25; or "vgg16", "alexnet", which come with a dependency

@@ -1,11 +1,13 @@
 """Runs the scripts as a user types them."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+DEVICES = re.compile(r"\w+ing on \d+ x .+")  # what a program says first
 CACHE = REPOSITORY / "runs" / "test_cache"
 
 
@@ -35,9 +37,12 @@ def run(script: str, *arguments: object, **options) -> subprocess.CompletedProce
 
 
 def assert_one_sentence(result: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Asserts the answer to a mistake: status 2, one line that holds the words, no traceback."""
+    """Asserts the answer to a mistake: status 2, one line that holds the words, no traceback.
+
+    The line before it, on the devices, may be there.
+    """
     assert result.returncode == 2, result.stderr
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    lines = [line for line in result.stderr.splitlines() if line.strip() and not DEVICES.fullmatch(line)]
     assert len(lines) == 1, result.stderr
     for word in words:
         assert word in lines[0], lines[0]

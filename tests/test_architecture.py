@@ -11,8 +11,8 @@ MODULES = sorted(path.relative_to(REPOSITORY) for path in PACKAGE.rglob("*.py"))
 
 # Lower tiers never import higher ones; parts of one tier do not import each other unless listed below.
 TIERS = (
-    {"checks", "config"},
-    {"host", "ops"},
+    {"checks"},
+    {"config", "host", "ops"},
     {"data", "models", "losses", "metrics", "weights"},
     {"workdir", "inference"},
     {"training", "evaluation"},
@@ -86,7 +86,7 @@ def test_data_does_without_jax():
             assert not {name for name in names if name.split(".")[0] == "jax"}, path
 
 
-@pytest.mark.parametrize(("script", "lines"), [("train.py", 70), ("evaluate.py", 80)])
+@pytest.mark.parametrize(("script", "lines"), [("train.py", 80), ("evaluate.py", 80)])
 def test_scripts_are_thin(script, lines):
     assert len((REPOSITORY / script).read_text().splitlines()) <= lines
 

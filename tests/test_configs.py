@@ -8,8 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import base
 from decloss_jax import checks
-from decloss_jax.commands.scripts import check_config_arguments
-from decloss_jax.config import flatten
+from decloss_jax.config import flatten, load_config, override
 from decloss_jax.host import parallel
 from decloss_jax.models import MODELS, build_model
 from decloss_jax.training import plan
@@ -63,6 +62,23 @@ def test_every_field_is_consumed():
     ],
 )
 def test_a_typo_is_answered_with_the_nearest_name(field, nearest):
-    arguments = ["train.py", f"--config={REPOSITORY / 'configs' / 'quickstart.py'}", f"--config.{field}=1"]
-    with pytest.raises(checks.UserError, match=f"nearest: {nearest}"):
-        check_config_arguments(arguments)
+    config = load_config(REPOSITORY / "configs" / "quickstart.py")
+    with pytest.raises(checks.UserError, match=f"--config.{field}: .*nearest: {nearest}"):
+        override(config, [f"{field}=1"], option="--config.")
+
+
+def test_override_reads_each_value_by_the_type_of_its_field():
+    config = load_config(REPOSITORY / "configs" / "quickstart.py")
+    settings = ("batch_size=8", "adam_b1=1", "data.root=123", "model.remat=true", "model.res_scale=0.5")
+    names = [setting.partition("=")[0] for setting in settings]
+    expected = dict(zip(names, (8, 1.0, "123", True, 0.5), strict=True))
+    assert override(config, settings, option="--set ") == expected
+    fields = flatten(config.to_dict())
+    for name, value in expected.items():
+        assert (fields[name], type(fields[name])) == (value, type(value))
+
+
+@pytest.mark.parametrize("setting", ["batch_size=many", "batch_size=4.5", "batch_size", "pretrain=1"])
+def test_override_refuses_a_value_of_another_type(setting):
+    with pytest.raises(checks.UserError, match=r"--set (batch_size|pretrain): expected"):
+        override(load_config(REPOSITORY / "configs" / "quickstart.py"), [setting], option="--set ")

@@ -22,9 +22,9 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "tests" / "faults")]
 
-from absl import logging
 from small_run import RESULTS, SmallRun, communicate, differences, newest_step, provenance, write_json
 
+from decloss_jax.commands import program
 from decloss_jax.host import console
 from decloss_jax.workdir import checkpoint
 
@@ -141,7 +141,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="by default results/FAULT.json, here")
     options = parser.parse_args()
-    logging.set_verbosity(logging.FATAL)  # Orbax reports every file
+    program.prepare_libraries()
     rng, trials = random.Random(options.seed), []
     with tempfile.TemporaryDirectory() as folder:
         expected = SmallRun(Path(folder) / "undisturbed")

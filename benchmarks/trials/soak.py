@@ -25,7 +25,6 @@ from typing import NamedTuple
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests"), str(REPOSITORY / "tests" / "faults")]
 
-from absl import logging
 from small_run import (
     MARKS,
     RESULTS,
@@ -41,6 +40,7 @@ from small_run import (
     write_json,
 )
 
+from decloss_jax.commands import program
 from decloss_jax.host import console
 
 INTERVALS = {"log": 5, "checkpoint": 20, "evaluate": 100}
@@ -142,7 +142,7 @@ def main() -> int:
     options = parser.parse_args()
     out = options.out or RESULTS / f"kills_{options.processes}.json"
     length = INTERVALS | {"pretrain": options.steps, "finetune": options.steps}
-    logging.set_verbosity(logging.FATAL)  # Orbax reports every file
+    program.prepare_libraries()
     rng = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
         expected = SmallRun(Path(folder) / "undisturbed" / "run", **length)

@@ -1,5 +1,6 @@
-"""The command line: how programs start, fail and end.
+"""The command line.
 
-- `scripts`: train.py and evaluate.py
-- `cli`: python -m decloss_jax COMMAND
+- `program`: how every program starts, fails and ends
+- `cli`: the table of the commands of python -m decloss_jax
+- `networks`, `runs`: the commands
 """

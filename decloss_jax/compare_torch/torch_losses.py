@@ -84,7 +84,7 @@ def enhance(images: Tensor, *, alpha: float, mu: float) -> Tensor:
         i = torch.arange(size, dtype=torch.float64)
         return alpha * torch.exp(-((i - (size - 1) / 2) ** 2) / (2 * mu**2))
 
-    gain = torch.outer(kernel(images.shape[2]), kernel(images.shape[3])).to(images.dtype)
+    gain = torch.outer(kernel(images.shape[2]), kernel(images.shape[3])).to(images)
     return torch.fft.ifft2(gain * torch.fft.fft2(images)).real
 
 

@@ -112,7 +112,7 @@ def build_twin(model: models.EDSR | models.RRDBNet) -> nn.Module:
 
 
 class Discriminator(nn.Module):
-    """The VGG-style discriminator for patches of `size` pixels that leave a map of 4x4 after its stages."""
+    """The VGG-style discriminator for patches of `size` pixels, halved until their side is 4 to 7."""
 
     def __init__(self, size: int, features: int):
         super().__init__()
@@ -125,7 +125,8 @@ class Discriminator(nn.Module):
             self.add_module(f"bn{s}_0", nn.Identity() if s == 0 else nn.BatchNorm2d(width))
             self.add_module(f"bn{s}_1", nn.BatchNorm2d(width))
             before = width
-        self.linear1, self.linear2 = nn.Linear(before * 4 * 4, 100), nn.Linear(100, 1)
+        map_size = (size >> self.stages) ** 2
+        self.linear1, self.linear2 = nn.Linear(before * map_size, 100), nn.Linear(100, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         x = images

@@ -21,7 +21,7 @@ import numpy as np
 from decloss_jax import checks
 from decloss_jax.data.images import DECODERS
 from decloss_jax.data.pairs import ImagePair
-from decloss_jax.host import console
+from decloss_jax.host import console, files
 from decloss_jax.host.files import locked, regular, remove_abandoned, write_atomically
 
 FORMAT = 1  # raise it when images are decoded, or LR images made, in another way
@@ -116,7 +116,7 @@ def open_cache(pairs: Sequence[ImagePair], *, scale: int, cache_dir: str | Path)
 def cache_folder(cache_dir: str | Path) -> Path:
     """Returns the absolute path of the cache; raises `UserError` for a home folder that is not there."""
     try:
-        return Path(cache_dir).expanduser().absolute()
+        return files.expand(cache_dir).absolute()
     except RuntimeError as error:
         checks.fail(
             "data.cache_dir",

@@ -19,6 +19,7 @@ from decloss_jax.data.images import (
 )
 from decloss_jax.data.pairs import check_sizes
 from decloss_jax.host import console
+from decloss_jax.host.files import expand
 
 SCALES = (2, 3, 4, 8)  # whose LR folders are looked for
 ALL_LAYOUTS = tuple(dict.fromkeys(LAYOUTS["train"] + LAYOUTS["validation"]))
@@ -79,7 +80,7 @@ def check_data(roots: Iterable[str | Path]) -> Report:
     Raises:
         UserError: a root that does not exist, or holds no image in any layout.
     """
-    folders = [folder for root in roots for folder in find_folders(Path(root).expanduser())]
+    folders = [folder for root in roots for folder in find_folders(expand(root))]
     files = list(dict.fromkeys(file for folder in folders for file in list_files(folder)))
     others = list(dict.fromkeys(finding for folder in folders for finding in find_other_pictures(folder)))
     contents, findings = read_contents(files)

@@ -14,6 +14,7 @@ from decloss_jax import checks
 from decloss_jax.data.images import IMAGE_SUFFIXES, list_images, list_other_pictures
 from decloss_jax.data.pairs import ImageFile, ImagePair
 from decloss_jax.host import console
+from decloss_jax.host.files import expand
 
 LISTED_NAMES = 5  # in one error; check-data lists all
 
@@ -98,7 +99,7 @@ def find_pairs_of_roots(roots: str, *, scale: int, split: str) -> list[ImagePair
 
 def split_roots(roots: str) -> list[Path]:
     """Splits folders that are written with commas between."""
-    return [Path(root.strip()).expanduser() for root in roots.split(",")]
+    return [expand(root.strip()) for root in roots.split(",")]
 
 
 def find_all_pairs(root: Path, *, scale: int, field: str) -> list[ImagePair]:

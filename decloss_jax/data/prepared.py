@@ -170,7 +170,7 @@ def find_version_folder(root: Path, scale: int, archives: str) -> Path:
                 remedy="have it prepared with --config.data.archives=DIR, a folder with "
                 f"{tfds_div2k.describe_archives(scale)}, or unpack the images and use data.source = 'folder'",
             )
-        tfds_div2k.prepare(root, Path(archives).expanduser(), scale=scale)
+        tfds_div2k.prepare(root, files.expand(archives), scale=scale)
     return max(list_versions(root, scale), key=lambda folder: version_numbers(folder.name))
 
 

@@ -1,7 +1,6 @@
 """The table of places that images come from, and `build_source`, which lists one from a config."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from decloss_jax import checks
@@ -9,6 +8,7 @@ from decloss_jax.data.folder import find_all_pairs, find_pairs_of_roots
 from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.photographs import find_photographs
 from decloss_jax.data.prepared import find_records
+from decloss_jax.host.files import expand
 
 
 def folder_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> list[ImagePair]:
@@ -20,7 +20,7 @@ def folder_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> 
     roots, count = config_data["root"], config_data["held_out_images"]
     checks.check_range("data.held_out_images", count, 0)
     if split == "validation" and config_data["validation_root"]:
-        validation_root = Path(config_data["validation_root"]).expanduser()
+        validation_root = expand(config_data["validation_root"])
         return find_all_pairs(validation_root, scale=scale, field="data.validation_root")
     if count == 0:
         return find_pairs_of_roots(roots, scale=scale, split=split)
@@ -53,7 +53,7 @@ def photographs_source(config_data: Mapping[str, Any], *, scale: int, split: str
 
 def tfds_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> list[ImagePair]:
     """Lists a TensorFlow data set under `data.root`, prepared before or now, from `data.archives`."""
-    root, archives = Path(config_data["root"]).expanduser(), config_data["archives"]
+    root, archives = expand(config_data["root"]), config_data["archives"]
     return find_records(root, scale=scale, split=split, archives=archives)
 
 

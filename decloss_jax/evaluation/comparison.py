@@ -7,7 +7,7 @@ from pathlib import Path
 from decloss_jax import checks
 from decloss_jax.data.pairs import ImagePair
 from decloss_jax.evaluation.methods import own_names
-from decloss_jax.evaluation.page import datasets_of, write_page
+from decloss_jax.evaluation.report import datasets_of, write_report
 from decloss_jax.evaluation.run import open_sets, pairs_by_name
 from decloss_jax.evaluation.saved import Evaluation, read_evaluation
 from decloss_jax.host import console
@@ -15,7 +15,7 @@ from decloss_jax.host import console
 LONGEST_FACT = 80  # characters of a fact in an error
 
 
-def compare(
+def write_comparison(
     folders: Sequence[Path],
     path: Path,
     *,
@@ -39,7 +39,7 @@ def compare(
     unique = own_names(names or [e.method for e in evaluations])
     evaluations = [replace(e, method=name) for e, name in zip(evaluations, unique, strict=True)]
     check_comparable(evaluations)
-    write_page(evaluations, find_pairs(evaluations, roots, field), path)
+    write_report(evaluations, find_pairs(evaluations, roots, field), path)
 
 
 def check_comparable(evaluations: Sequence[Evaluation]) -> None:
@@ -72,8 +72,9 @@ def find_pairs(
 ) -> dict[str, dict[str, ImagePair]]:
     """Finds the images of the data sets: in `roots`, or where they lay when they were evaluated.
 
-    A set that is no longer there is told, and left out; one of `roots` must be there. Where images are taken
-    from is told too: a stranger's evaluation may name any folder, and the page then shows what lies there.
+    A set that is no longer there is left out with a message; one of `roots` must be there. A message also
+    says where images are taken from: a stranger's evaluation may name any folder, and the page shows what
+    lies there.
     """
     scale, wanted = evaluations[0].scale, datasets_of(evaluations)
     sets = open_sets(roots, scale, field) if roots else []

@@ -1,4 +1,4 @@
-"""How is measured: the habits one can choose, and the words that say which were chosen."""
+"""Measurement conventions: those one can choose, and the words that say which were chosen."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from decloss_jax.weights.trunks import PACKAGED
 
 @dataclass(frozen=True)
 class Conventions:
-    """A habit of measuring.
+    """Conventions of measuring.
 
     Attributes:
         metrics: what is measured by default, keys of METRIC_GROUPS.

@@ -1,32 +1,27 @@
 """What is measured: bicubic, the generator of a run, or a file of weights."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from flax import linen as nn
 
 from decloss_jax import checks
 from decloss_jax.host import console
-from decloss_jax.inference.tiles import on_local_devices, upscale
-from decloss_jax.ops.padding import Size
+from decloss_jax.inference import on_local_devices, upscale_each
 from decloss_jax.ops.resize import bicubic_upscale
 from decloss_jax.weights import describe
-from decloss_jax.weights import load_generator as load_weights
-from decloss_jax.workdir.checkpoint import load_generator as load_checkpoint
 from decloss_jax.workdir.checkpoint import trained_stages
+from decloss_jax.workdir.network import load_network
 
 DEFAULT_SCALE = 4  # of bicubic where no generator says
 
 
-class Upscale(Protocol):
-    """Super-resolves one image; `shape` is the LR shape to compile for, at least the image's own."""
-
-    def __call__(self, low_uint8: np.ndarray, *, shape: Size) -> np.ndarray:
-        """Returns [s h,s w,3] uint8 for [h,w,3] uint8."""
+# [h,w,3] uint8 each -> index and [s h,s w,3] uint8 of each, in any order
+UpscaleEach = Callable[[Sequence[np.ndarray]], Iterable[tuple[int, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -36,14 +31,14 @@ class Method:
     Attributes:
         name: in tables, and of its folder.
         scale: s.
-        upscale: [h,w,3] uint8 -> [s h,s w,3] uint8.
+        upscale_each: super-resolves all images of a set.
         sha256: of what it was loaded from; empty for one without weights.
         loaded: the loader's description of what it was loaded from, as JSON can hold it.
     """
 
     name: str
     scale: int
-    upscale: Upscale
+    upscale_each: UpscaleEach
     sha256: str = ""
     loaded: Mapping[str, Any] = field(default_factory=dict)
 
@@ -65,7 +60,7 @@ def load_methods(
         weights: files of weights, in any format that `decloss_jax.weights` reads.
         stage: of the runs: "pretrain", "finetune", "all" (each that was trained) or None (the last one).
         scale: s; by default the generators', or 4.
-        res_scale: EDSR's residual scale in the files of weights; by default what `load_generator` finds.
+        res_scale: EDSR's residual scale in the files of weights; by default what the files record.
 
     Raises:
         UserError: nothing to measure, something that cannot be loaded, several scales, or a residual scale
@@ -78,8 +73,10 @@ def load_methods(
         got="none",
         remedy="leave it out",
     )
+    if scale is not None:
+        checks.check_positive("--scale", scale)
     generators = [method for workdir in workdirs for method in from_workdir(workdir, stage)]
-    generators += [from_weights(path, res_scale) for path in weights]
+    generators += [from_path(path, res_scale=res_scale) for path in weights]
     common = scale or (generators[0].scale if generators else DEFAULT_SCALE)
     for method in generators:
         checks.check(
@@ -101,13 +98,14 @@ def load_methods(
     return with_own_names(methods)
 
 
+def one_by_one(upscale: Callable[[np.ndarray], np.ndarray]) -> UpscaleEach:
+    """Makes a function of many images from one of a single image."""
+    return lambda lows: enumerate(map(upscale, lows))
+
+
 def bicubic(scale: int) -> Method:
     """Makes the baseline: MATLAB's bicubic, rounded to 8 bits after each dimension as the LR images are."""
-
-    def upscale_bicubic(low_uint8: np.ndarray, *, shape: Size) -> np.ndarray:
-        return bicubic_upscale(low_uint8, scale)
-
-    return Method("bicubic", scale, upscale_bicubic)
+    return Method("bicubic", scale, one_by_one(lambda low: bicubic_upscale(low, scale)))
 
 
 BASELINES = {"bicubic": bicubic}
@@ -119,29 +117,24 @@ def from_generator(
     """Makes a method of a generator and its parameters."""
     on_devices = on_local_devices(params)
 
-    def upscale_network(low_uint8: np.ndarray, *, shape: Size) -> np.ndarray:
-        return upscale(model, on_devices, low_uint8, shape=shape, dtype=np.uint8)
+    def upscale_network(lows: Sequence[np.ndarray]) -> Iterable[tuple[int, np.ndarray]]:
+        return upscale_each(model, on_devices, lows.__getitem__, [low.shape[:2] for low in lows])
 
     return Method(name, model.scale, upscale_network, sha256, loaded)
 
 
 def from_workdir(workdir: str, stage: str | None) -> list[Method]:
     """Loads the generator of one stage of a run, or of all its stages."""
-    stages = trained_stages(Path(workdir)) if stage == "all" else [stage]
-    methods = []
-    for each in stages or [None]:
-        model, params, description = load_checkpoint(workdir, stage=each)
-        name = f"{Path(workdir).resolve().name}-{description['stage']}"
-        sha256 = description["checkpoint_sha256"]
-        methods.append(from_generator(name, model, params, sha256, description))
-    return methods
+    stages = trained_stages(workdir) if stage == "all" else [stage]
+    return [from_path(workdir, stage=each) for each in stages or [None]]
 
 
-def from_weights(path: str, res_scale: float | None) -> Method:
-    """Loads the generator in a file of weights, and says what it is."""
-    model, params, description = load_weights(path, res_scale=res_scale)
+def from_path(path: str, *, stage: str | None = None, res_scale: float | None = None) -> Method:
+    """Loads the generator of a run or of a file of weights, and says what it is."""
+    model, params, description = load_network(path, stage=stage, res_scale=res_scale)
     console.say(describe(description))
-    return from_generator(Path(path).stem, model, params, description["sha256"], description)
+    name = "{workdir}-{stage}".format_map(description) if "workdir" in description else Path(path).stem
+    return from_generator(name, model, params, description["sha256"], description)
 
 
 def with_own_names(methods: Sequence[Method]) -> list[Method]:

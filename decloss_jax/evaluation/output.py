@@ -15,6 +15,7 @@ from decloss_jax import checks
 from decloss_jax.evaluation.conventions import Protocol, describe_protocol, list_weights
 from decloss_jax.evaluation.methods import Method
 from decloss_jax.evaluation.table import write_csv
+from decloss_jax.host.files import expand
 from decloss_jax.metrics import METRICS
 from decloss_jax.workdir import journal
 
@@ -44,7 +45,7 @@ def folder_that_appears(out: Path) -> Iterator[Path]:
         UserError: `out` is there and neither empty nor an evaluation, or cannot be made.
     """
     checks.check(out != Path(), "--out", expected="a folder of its own", got="none", remedy="give --out DIR")
-    out = Path(os.path.realpath(out.expanduser()))
+    out = Path(os.path.realpath(expand(out)))
     try:
         exists = out.is_dir()
         earlier = sorted(out.iterdir()) if exists else []
@@ -110,7 +111,7 @@ def write_method(
     Args:
         folder: of the method.
         results: of the method on each data set.
-        protocol: how was measured.
+        protocol: how it was measured.
         lows: data set -> where its LR images came from.
         roots: data set -> where it lies, by which a report finds its images again.
     """

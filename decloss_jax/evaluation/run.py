@@ -14,12 +14,11 @@ from decloss_jax.data.photographs import find_photographs
 from decloss_jax.evaluation.conventions import Protocol
 from decloss_jax.evaluation.methods import Method
 from decloss_jax.evaluation.output import FILES, PICTURES, Result, folder_that_appears, write_method
-from decloss_jax.evaluation.page import make_table, write_page
+from decloss_jax.evaluation.report import make_table, write_report
 from decloss_jax.evaluation.saved import read_evaluation
 from decloss_jax.evaluation.table import Table, table_csv
-from decloss_jax.host import console
+from decloss_jax.host import console, files
 from decloss_jax.metrics import METRICS
-from decloss_jax.ops.padding import shared_shapes
 
 PHOTOGRAPHS = "photographs"  # in --data: the held-out ones that come with scikit-image
 
@@ -44,7 +43,7 @@ def run(methods: Sequence[Method], roots: Sequence[str], out: str | Path, protoc
             are the held-out ones that come with scikit-image.
         out: the folder. A single method's files lie in it directly; of several methods each has a folder of
             its own in it, beside table.csv and report.html of all. An earlier evaluation is replaced.
-        protocol: how is measured.
+        protocol: how it is measured.
 
     Returns:
         The table of all methods and sets.
@@ -68,15 +67,15 @@ def run(methods: Sequence[Method], roots: Sequence[str], out: str | Path, protoc
         evaluations = [read_evaluation(own) for own in folders]
         pairs, table = pairs_by_name(sets), make_table(evaluations)
         for evaluation in evaluations:
-            write_page([evaluation], pairs, evaluation.folder / "report.html")
+            write_report([evaluation], pairs, evaluation.folder / "report.html")
         if len(methods) > 1:
             (folder / "table.csv").write_text(table_csv(table), encoding="utf-8")
-            write_page(evaluations, pairs, folder / "report.html")
+            write_report(evaluations, pairs, folder / "report.html")
     return table
 
 
 def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[ImageSet]:
-    """Lists the pairs of each root; sets are called as their folders are, and differ in name.
+    """Lists the pairs of each root; a set has the name of its folder, and no two have the same.
 
     Raises:
         UserError: a root that is missing or empty, or no roots; it names `field`.
@@ -96,9 +95,9 @@ def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[I
         if root == PHOTOGRAPHS:
             name, place, pairs = PHOTOGRAPHS, PHOTOGRAPHS, find_photographs("validation")
         else:
-            folder = Path(root).expanduser().resolve()
+            folder = files.expand(root).resolve()
             name, place = folder.name, str(folder)
-            pairs = find_all_pairs(Path(root).expanduser(), scale=scale, field=field)
+            pairs = find_all_pairs(files.expand(root), scale=scale, field=field)
         checks.check(
             name not in [other.name for other in sets],
             field,
@@ -111,7 +110,7 @@ def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[I
 
 
 def check_names(methods: Sequence[Method], sets: Sequence[ImageSet]) -> None:
-    """Raises `UserError` for a name that is no text, or for a method's that its folder cannot have."""
+    """Raises `UserError` for a name that is not text, or a method's name that no folder can have."""
     taken = {".", "..", PICTURES} | FILES
     for name in [method.name for method in methods]:
         checks.check(
@@ -150,24 +149,23 @@ def evaluate_set(
         image_set: the set; its images are read once.
         methods: what is measured.
         folders: of the methods.
-        protocol: how is measured.
+        protocol: how it is measured.
         advance: called after each picture and each value.
 
     Returns:
         A result for each method.
     """
-    scale = methods[0].scale
     names = [pair.name for pair in image_set.pairs]
-    lows, hrs = zip(*(pair.load(scale) for pair in image_set.pairs), strict=True)
-    shapes = shared_shapes(low.shape[:2] for low in lows)
+    lows, hrs = zip(*(pair.load(methods[0].scale) for pair in image_set.pairs), strict=True)
     results = []
     for method, folder in zip(methods, folders, strict=True):
-        srs = []
-        for name, low in zip(names, lows, strict=True):
-            srs.append(method.upscale(low, shape=shapes[low.shape[:2]]))
-            write_picture(folder / PICTURES / image_set.name / f"{name}.png", srs[-1])
+        srs: dict[int, np.ndarray] = {}
+        for index, sr in method.upscale_each(lows):
+            srs[index] = sr
+            write_picture(folder / PICTURES / image_set.name / f"{names[index]}.png", sr)
             advance(f"{image_set.name} {method.name}")
-        results.append(measure(image_set.name, method, names, srs, hrs, protocol, advance))
+        in_order = [srs[index] for index in range(len(names))]
+        results.append(measure_set(image_set.name, method, names, in_order, hrs, protocol, advance))
     return results
 
 
@@ -177,7 +175,7 @@ def write_picture(path: Path, image: np.ndarray) -> None:
     Image.fromarray(image).save(path)
 
 
-def measure(
+def measure_set(
     dataset: str,
     method: Method,
     names: Sequence[str],

@@ -45,7 +45,7 @@ class Evaluation:
         folder: where it was read.
         method: its name.
         scale: s.
-        conventions: how was measured, in words.
+        conventions: how it was measured, in words.
         versions: package -> version.
         sha256: of the method's weights; empty for one without.
         metric_weights: metric -> SHA-256 of the weights inside it.

@@ -3,5 +3,6 @@
 - `console`: lines, progress and tables for people
 - `files`: atomic writes, hashes, locks
 - `parallel`: the mesh over all devices, and agreement between processes
+- `devices`: which devices there are, and a GPU that lies idle
 - `processes`: how the processes of a run find each other and notice a death
 """

@@ -80,6 +80,11 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def expand(path: str | Path) -> Path:
+    """Returns the path with ~ replaced by the user's home, where there is one."""
+    return Path(os.path.expanduser(path))
+
+
 def regular(path: Path, limit: float = math.inf) -> Path:
     """Returns the path of a file whose reading comes to an end; strangers' folders may hold other things.
 

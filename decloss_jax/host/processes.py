@@ -25,7 +25,7 @@ def join(coordinator: str | None, count: int, index: int) -> None:
     """
     host, _, port = (coordinator or "").rpartition(":")
     checks.check(
-        bool(host) and port.isdigit() and index < count,
+        bool(host) and port.isdigit() and 0 <= index < count,
         "--coordinator and --process",
         expected=f"HOST:PORT of process 0 and a number from 0 to {count - 1}",
         got=f"{coordinator} and {index}",

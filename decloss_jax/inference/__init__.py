@@ -1,10 +1,13 @@
 """Super-resolution of whole pictures, beyond what fits a device at once.
 
-- `tiles`: an image in overlapping tiles on all devices
+- `windows`: small images, or tiles of a large one, spread over all devices
+- `strips`: the compiled program: features at once, the SR image in strips of rows
+- `tiles`: how large tiles may be, how far they overlap, where they lie
 - `pictures`: a file with all that is not pixels: alpha, 16 bits, EXIF, colour profile
 - `files`: `upscale` of a file or a folder
 """
 
-from decloss_jax.inference.tiles import choose_tiles, on_local_devices, upscale
+from decloss_jax.inference.tiles import choose_tiles, on_local_devices
+from decloss_jax.inference.windows import upscale, upscale_each
 
-__all__ = ["choose_tiles", "on_local_devices", "upscale"]
+__all__ = ["choose_tiles", "on_local_devices", "upscale", "upscale_each"]

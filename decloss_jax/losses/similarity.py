@@ -1,4 +1,4 @@
-"""Which mini-patches are alike: unit vectors for the cosines, and cuts for the mask (Eq. 18-20)."""
+"""Which mini-patches are alike: unit vectors for the cosines (Eq. 18, 19) and the exact mask (Eq. 20)."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -25,46 +25,38 @@ def unit_vectors(vectors: Array, *, max_value: float) -> Array:
     return jnp.where(is_zero, 0.0, vectors / jnp.sqrt(jnp.where(is_zero, 1.0, squares)))
 
 
-def positive_radius(threshold_db: float, *, max_value: float) -> float:
-    """Returns the distance at which -20 log10(distance / MAX) = eta: MAX 10^(-eta/20)."""
-    return max_value * 10.0 ** (-threshold_db / 20)
+def mask_vectors(vectors: Array, *, threshold_db: float, max_value: float) -> tuple[Array, Array]:
+    """Returns x and c with which one product decides Eq. 20: M_ij >= eta where x_i . x_j >= c_i + c_j.
 
-
-def centred(vectors: Array, count: int, *, max_value: float) -> Array:
-    """Shifts all vectors alike, to about mean 0: distances stay, lengths and with them rounding get smaller.
-
-    The mask's last bits hang on the shift, and devices that share the vectors sum them in different orders.
-    So the mean is taken in whole steps of MAX / 256: such sums, and products with a step, are exact.
+    M_ij = -20 log10(|v_i - v_j| / MAX) >= eta means |v_i - v_j| <= r = MAX 10^(-eta/20). The vectors x are v,
+    shifted, so their distances are those of v; and from |x_i - x_j|^2 = |x_i|^2 + |x_j|^2 - 2 x_i . x_j
+    follows c = |x|^2 / 2 - r^2 / 4. Equal vectors are positive at any eta, even where rounding could hide it:
+    pairs with |x_i - x_j|^2 below (D/4 + 2) eps (|x_i|^2 + |x_j|^2) count as equal.
 
     Args:
-        vectors: [...,D]; besides `count` of them only zero vectors.
-        count: how many the mean is of, above 0; `count` times a mean value fits 2^23 MAX.
+        vectors: [P,D] vectors v.
+        threshold_db: eta, dB.
         max_value: MAX, the largest pixel value.
 
     Returns:
-        [...,D], with means within 1.5 steps of 0.
+        x [P,D] in the unit of `vectors`, and c [P] in squared units.
+    """
+    radius = max_value * 10.0 ** (-threshold_db / 20)
+    centred = _centre(vectors, max_value)
+    squares = jnp.sum(jnp.square(centred), axis=-1)
+    # Sums drift most when their D terms are equal: each step rounds by eps/2 of what is summed so far, on
+    # average half of the whole. 2 eps more are for the terms themselves, which matter where D is small.
+    indistinct = (vectors.shape[-1] / 4 + 2) * jnp.finfo(vectors.dtype).eps * squares
+    return centred, squares / 2 - jnp.maximum(radius * radius / 4, indistinct / 2)
+
+
+def _centre(vectors: Array, max_value: float) -> Array:
+    """Shifts [P,D] vectors alike, to means within 1.5/256 MAX of 0: shorter vectors round less.
+
+    The mask's last bits depend on the shift, and it has to be the same on any number of devices, whose sums
+    run in different orders. So the mean is taken in whole steps of MAX / 256: such sums, and products with a
+    step, are exact while P times a mean value fits 2^23 MAX.
     """
     step = max_value / 256
     steps = jnp.round(vectors / step).astype(jnp.int32)
-    return vectors - (jnp.sum(steps, axis=tuple(range(vectors.ndim - 1))) // count) * step
-
-
-def positive_cuts(detail: Array, radius: float) -> Array:
-    """Returns c with: |x_i - x_j| <= radius where x_i . x_j >= c_i + c_j, so that a product decides the mask.
-
-    From |x_i - x_j|^2 = |x_i|^2 + |x_j|^2 - 2 x_i . x_j follows c = |x|^2 / 2 - radius^2 / 4. Where rounding
-    could hide it, equal vectors are positive all the same, at any radius: pairs with |x_i - x_j|^2 below
-    (D/4 + 2) eps (|x_i|^2 + |x_j|^2) count as equal.
-
-    Args:
-        detail: [...,D], centred.
-        radius: in the unit of `detail`, 0 or more.
-
-    Returns:
-        [...], in squared units of `detail`.
-    """
-    squares = jnp.sum(jnp.square(detail), axis=-1)
-    # Sums drift most when their D terms are equal: each step rounds by eps/2 of what is summed so far, on
-    # average half of the whole. 2 eps more are for the terms themselves, which matter where D is small.
-    indistinct = (detail.shape[-1] / 4 + 2) * jnp.finfo(detail.dtype).eps * squares
-    return squares / 2 - jnp.maximum(radius * radius / 4, indistinct / 2)
+    return vectors - (jnp.sum(steps, axis=0) // len(vectors)) * step

@@ -1,4 +1,4 @@
-"""PSNR and SSIM by BasicSR's conventions, in float64.
+"""PSNR and SSIM by BasicSR's conventions, in float64, strip by strip.
 
 Order of work, for both: images of 8 bits, cut the border, take Y where asked (not rounded), measure one image
 pair. A data set's value is the mean of its images' values.
@@ -7,7 +7,7 @@ pair. A data set's value is the mean of its images' values.
 import numpy as np
 
 from decloss_jax import checks
-from decloss_jax.ops.color import rgb_to_y
+from decloss_jax.ops.color import Y_OFFSET, Y_WEIGHTS
 
 PEAK = 255.0  # largest value of 8 bits; also for Y, whose own range ends at 235
 
@@ -16,6 +16,9 @@ WINDOW_SIZE = 11
 WINDOW_SIGMA = 1.5
 C1 = (0.01 * PEAK) ** 2
 C2 = (0.03 * PEAK) ** 2
+
+STRIP = 16  # rows measured at once, so that all they take stays in the processor's cache
+Y_OF_LEVELS = np.asarray(Y_WEIGHTS) / PEAK
 
 
 def psnr(sr_uint8: np.ndarray, hr_uint8: np.ndarray, *, crop_border: int, channel: str = "rgb") -> float:
@@ -33,8 +36,15 @@ def psnr(sr_uint8: np.ndarray, hr_uint8: np.ndarray, *, crop_border: int, channe
     Raises:
         UserError: other shapes or dtypes, a border that leaves nothing, an unknown channel.
     """
-    sr, hr = prepare(sr_uint8, hr_uint8, crop_border=crop_border, channel=channel, smallest=1)
-    error = np.mean((sr - hr) ** 2)
+    sr, hr = crop_pair(sr_uint8, hr_uint8, crop_border=crop_border, channel=channel, smallest=1)
+    total = 0.0
+    for start in range(0, hr.shape[0], STRIP):
+        rows = np.s_[start : start + STRIP]
+        difference = np.subtract(sr[rows], hr[rows], dtype=np.int16).astype(np.float64)
+        if channel == "y":
+            difference = difference @ Y_OF_LEVELS  # the offset cancels
+        total += np.vdot(difference, difference)
+    error = total / (hr.size if channel == "rgb" else hr.size // 3)
     return float("inf") if error == 0 else float(10.0 * np.log10(PEAK**2 / error))
 
 
@@ -56,19 +66,29 @@ def ssim(sr_uint8: np.ndarray, hr_uint8: np.ndarray, *, crop_border: int, channe
     Raises:
         UserError: other shapes or dtypes, fewer than 11 pixels left on a side, an unknown channel.
     """
-    sr, hr = prepare(sr_uint8, hr_uint8, crop_border=crop_border, channel=channel, smallest=WINDOW_SIZE)
+    sr, hr = crop_pair(sr_uint8, hr_uint8, crop_border=crop_border, channel=channel, smallest=WINDOW_SIZE)
+    take = CHANNELS[channel]
+    sums, count = 0.0, 0
+    for start in range(0, hr.shape[0] - WINDOW_SIZE + 1, STRIP):
+        rows = np.s_[start : start + STRIP + WINDOW_SIZE - 1]
+        values = ssim_map(take(sr[rows]), take(hr[rows]))
+        sums, count = sums + np.sum(values), count + values.size
+    return float(sums / count)
+
+
+def ssim_map(sr: np.ndarray, hr: np.ndarray) -> np.ndarray:
+    """Computes SSIM of [H,W,C] for each place of the window: [H-10,W-10,C]; H is at most `STRIP` + 10."""
     mean_sr, mean_hr = windowed_mean(sr), windowed_mean(hr)
-    variances = windowed_mean(sr**2 + hr**2) - mean_sr**2 - mean_hr**2
-    covariance = windowed_mean(sr * hr) - mean_sr * mean_hr
-    luminance = (2 * mean_sr * mean_hr + C1) / (mean_sr**2 + mean_hr**2 + C1)
-    structure = (2 * covariance + C2) / (variances + C2)
-    return float(np.mean(luminance * structure))
+    product, squares = mean_sr * mean_hr, mean_sr**2 + mean_hr**2
+    covariance = windowed_mean(sr * hr) - product
+    variances = windowed_mean(sr**2 + hr**2) - squares
+    return (2 * product + C1) / (squares + C1) * ((2 * covariance + C2) / (variances + C2))
 
 
-def prepare(
+def crop_pair(
     sr_uint8: np.ndarray, hr_uint8: np.ndarray, *, crop_border: int, channel: str, smallest: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Checks a pair, cuts its border and takes the channel; float64 [H',W',C] with values in 0..255.
+    """Checks a pair and its channel, and cuts its border: uint8 [H',W',3].
 
     Raises:
         UserError: other shapes or dtypes, fewer than `smallest` pixels left on a side, an unknown channel.
@@ -76,7 +96,7 @@ def prepare(
     checks.check_same_shape("sr", sr_uint8, "hr", hr_uint8)
     for name, image in (("sr", sr_uint8), ("hr", hr_uint8)):
         checks.check_uint8_image(name, image)
-    take = checks.look_up(CHANNELS, channel, "channel")
+    checks.look_up(CHANNELS, channel, "channel")
     height, width = (side - 2 * crop_border for side in hr_uint8.shape[:2])
     checks.check(
         crop_border >= 0 and min(height, width) >= smallest,
@@ -86,7 +106,7 @@ def prepare(
         remedy="cut less or measure larger images",
     )
     inside = np.s_[crop_border : crop_border + height, crop_border : crop_border + width]
-    return take(sr_uint8[inside]), take(hr_uint8[inside])
+    return sr_uint8[inside], hr_uint8[inside]
 
 
 def take_rgb(image_uint8: np.ndarray) -> np.ndarray:
@@ -96,17 +116,35 @@ def take_rgb(image_uint8: np.ndarray) -> np.ndarray:
 
 def take_y(image_uint8: np.ndarray) -> np.ndarray:
     """Returns the luma, float64 [H,W,1] in 16..235."""
-    return rgb_to_y(image_uint8 / PEAK)[..., None]
+    return (image_uint8 @ Y_OF_LEVELS + Y_OFFSET)[..., None]
 
 
 CHANNELS = {"rgb": take_rgb, "y": take_y}
 
 
-def windowed_mean(images: np.ndarray) -> np.ndarray:
-    """Averages [H,W,C] under the Gaussian window where it lies inside: [H-10,W-10,C]; rows, then columns."""
+def gaussian_window() -> np.ndarray:
+    """Returns the weights of the window along one side, [11]; their sum is 1."""
     offsets = np.arange(WINDOW_SIZE) - WINDOW_SIZE // 2
     weights = np.exp(-(offsets**2) / (2 * WINDOW_SIGMA**2))
-    weights /= weights.sum()
-    height, width = (side - WINDOW_SIZE + 1 for side in images.shape[:2])
-    rows = sum(weight * images[k : k + height] for k, weight in enumerate(weights))
-    return sum(weight * rows[:, k : k + width] for k, weight in enumerate(weights))
+    return weights / weights.sum()
+
+
+WINDOW = gaussian_window()
+# Row i averages rows i to i+10 of a strip.
+DOWN = sum(weight * np.eye(STRIP, STRIP + WINDOW_SIZE - 1, k) for k, weight in enumerate(WINDOW))
+
+
+def windowed_mean(images: np.ndarray) -> np.ndarray:
+    """Averages [H,W,C] under the Gaussian window where it lies inside: [H-10,W-10,C]; H as in `ssim_map`."""
+    height, width, channels = images.shape
+    inside = width - WINDOW_SIZE + 1
+    rows = DOWN[: height - WINDOW_SIZE + 1, :height] @ images.reshape(height, -1)
+
+    def shifted(k: int) -> np.ndarray:
+        return rows[:, channels * k : channels * (k + inside)]
+
+    middle = WINDOW_SIZE // 2
+    mean = WINDOW[middle] * shifted(middle)
+    for k in range(middle):  # the window is symmetric
+        mean += WINDOW[k] * (shifted(k) + shifted(WINDOW_SIZE - 1 - k))
+    return mean.reshape(-1, inside, channels)

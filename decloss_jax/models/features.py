@@ -114,8 +114,7 @@ def extract_features(
     for layer in layers_up_to(network, taps):
         valid = None if valid is None else output_size(valid, layer)
         if layer.name == "pool":
-            window, strides = (1, layer.size, layer.size, 1), (1, layer.stride, layer.stride, 1)
-            x = clear_outside(lax.reduce_window(x, -jnp.inf, lax.max, window, strides, "VALID"), valid)
+            x = clear_outside(max_pool(x, layer), valid)
             continue
         x = clear_outside(convolve(x, next(convolutions), layer, precision), valid)
         features[layer.name] = x
@@ -133,6 +132,32 @@ def convolve(x: Array, convolution: Mapping[str, Any], layer: Layer, precision: 
         x, kernel, strides, padding, dimension_numbers=dimensions, precision=precision
     )
     return y + bias
+
+
+def max_pool(x: Array, layer: Layer) -> Array:
+    """Takes the maximum of each window: [N,H,W,C] -> [N,H',W',C], without the rows and columns left over."""
+    if layer.size == layer.stride == 2:
+        return max_pool_2x2(x)
+    window, strides = (1, layer.size, layer.size, 1), (1, layer.stride, layer.stride, 1)
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, strides, "VALID")
+
+
+def max_pool_2x2(x: Array) -> Array:
+    """Takes the maximum of each 2x2 window; of equal values the first one gets the gradient, as in torch.
+
+    The gradient of `reduce_window` adds up at places found at run time, in an order that GPUs do not promise;
+    here it is two choices, each between two values.
+    """
+    n, height, width, channels = x.shape
+    height, width = height // 2, width // 2
+    pairs = x[:, : 2 * height, : 2 * width].reshape(n, height, 2, width, 2, channels)
+    rows = larger(pairs[:, :, :, :, 0], pairs[:, :, :, :, 1])
+    return larger(rows[:, :, 0], rows[:, :, 1])
+
+
+def larger(first: Array, second: Array) -> Array:
+    """Returns the larger value, the first of equal ones; NaN where there is one."""
+    return jnp.where((first >= second) | jnp.isnan(first), first, second)
 
 
 def clear_outside(x: Array, valid: Array | None) -> Array:

@@ -1,4 +1,4 @@
-"""The one rule by which images in [0, 1] become integers, and back. NumPy only."""
+"""The one rule by which images in [0, 1] become integers, and back."""
 
 from typing import Any
 
@@ -25,18 +25,27 @@ def quantize(images: np.ndarray, dtype: Any) -> np.ndarray:
         The same shape, of `dtype`.
 
     Raises:
-        UserError: a value is NaN or infinite, for which no grey level would be honest.
+        UserError: a value is NaN or infinite.
     """
     values = np.asarray(images, np.float32)
-    finite = np.isfinite(values)
+    check_finite(bool(np.isfinite(values).all()))
+    return round_to_levels(values, dtype)
+
+
+def round_to_levels(images: Any, dtype: Any) -> Any:
+    """Quantizes finite images in float32, NumPy or JAX (`quantize`)."""
+    return (images.clip(0.0, 1.0) * np.float32(np.iinfo(dtype).max)).round().astype(dtype)
+
+
+def check_finite(finite: bool) -> None:
+    """Raises `UserError` for images with values that no grey level can stand for."""
     checks.check(
-        bool(finite.all()),
+        finite,
         "images to quantize",
         expected="finite values",
-        got=f"{finite.size - np.count_nonzero(finite)} of {finite.size} values NaN or infinite",
+        got="NaN or infinite ones",
         remedy="check the weights that made them",
     )
-    return np.rint(np.clip(values, 0.0, 1.0) * np.float32(np.iinfo(dtype).max)).astype(dtype)
 
 
 def dequantize(images: np.ndarray) -> np.ndarray:

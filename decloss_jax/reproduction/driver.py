@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from decloss_jax import checks
-from decloss_jax.evaluation.comparison import compare
+from decloss_jax.evaluation.comparison import write_comparison
 from decloss_jax.evaluation.conventions import choose_protocol
 from decloss_jax.evaluation.run import open_sets
 from decloss_jax.host import console
 from decloss_jax.reproduction import embedding, figures, tables
-from decloss_jax.reproduction.paper import EXPERIMENTS, SCALE, Row
+from decloss_jax.reproduction.paper import EXPERIMENTS, SCALE, PaperRow
 from decloss_jax.reproduction.runs import (
     Measured,
     Settings,
@@ -69,20 +69,20 @@ def reproduce(
     if target == "figure6":
         figures.draw_temperatures(experiment, results, out, target)
     print(text, end="")
-    write_page(results, settings, out / f"{target}.html")
+    write_comparison_page(results, settings, out / f"{target}.html")
 
 
-def write_page(measured: Sequence[Measured], settings: Settings, path: Path) -> None:
+def write_comparison_page(measured: Sequence[Measured], settings: Settings, path: Path) -> None:
     """Writes the page that compares the rows, as far as their evaluations are among the runs here."""
     here = [m for m in measured if (m.folder / "summary.json").is_file()]
     names = [
         m.row.name + (f", seed {m.seed}" if len(here) > len({o.row for o in here}) else "") for m in here
     ]
     if here:
-        compare([m.folder for m in here], path, roots=settings.tests, field="--test", names=names)
+        write_comparison([m.folder for m in here], path, roots=settings.tests, field="--test", names=names)
 
 
-def choose_rows(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
+def choose_rows(rows: Sequence[PaperRow], only: Sequence[str]) -> list[PaperRow]:
     """Returns the rows that are named by their number ("6", from 1) or their name; all when none is.
 
     Rows that are only printed are left out.
@@ -103,7 +103,7 @@ def choose_rows(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
     return ours
 
 
-def check_settings(rows: Sequence[Row], seeds: Sequence[int], settings: Settings) -> None:
+def check_settings(rows: Sequence[PaperRow], seeds: Sequence[int], settings: Settings) -> None:
     """Refuses what training and evaluation would refuse later: hours later.
 
     Raises:

@@ -37,7 +37,7 @@ def draw_embeddings(measured: Sequence[Measured], settings: Settings, out: Path,
         for m in with_pictures(measured):
             picture = m.folder / PICTURES / image_set.name / f"{image}.png"
             details[m.row.name] = load_picture(picture)[place]
-        nodes = {source: mini_patches(detail) for source, detail in details.items()}
+        nodes = {source: cut_mini_patches(detail) for source, detail in details.items()}
         positions = embed(nodes)
         distances = {source: distances_to_hr(nodes[source], nodes[HR]) for source in nodes if source != HR}
         path = out / f"{name}-{image_set.name}"
@@ -58,7 +58,7 @@ def most_varied(image_set: ImageSet) -> tuple[str, np.ndarray, tuple[slice, slic
     return image, hr, place
 
 
-def mini_patches(detail: np.ndarray) -> np.ndarray:
+def cut_mini_patches(detail: np.ndarray) -> np.ndarray:
     """Returns the mini-patches [P,D] of a detail [H,W,3] uint8, in [0,1]; what p leaves over is cut off."""
     height, width = (side - side % PATCH_SIZE for side in detail.shape[:2])
     images = jnp.asarray(detail[None, :height, :width]) / jnp.float32(255)

@@ -18,7 +18,7 @@ from decloss_jax.reproduction.runs import Measured, Settings
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = 4  # pictures in a row
+PICTURES_IN_A_ROW = 4  # pictures in a row
 DETAIL_SIDE = 128  # of a picture, in HR pixels
 
 
@@ -82,13 +82,13 @@ def draw_temperatures(experiment: Experiment, measured: Sequence[Measured], out:
     figure, axes = new_figure(len(datasets))
     for axis, dataset in zip(axes, datasets, strict=True):
         for which, color in (("t_pos", "C0"), ("t_neg", "C3")):
-            draw_curve(axis, which, color, dataset, experiment.lpips, measured)
+            draw_temperature_curve(axis, which, color, dataset, experiment.lpips, measured)
         axis.set(title=dataset, xlabel="temperature", ylabel=experiment.lpips)
         axis.legend()
     figure.savefig(out / f"{name}.png", dpi=120)
 
 
-def draw_curve(
+def draw_temperature_curve(
     axis: "Axes", which: str, color: str, dataset: str, metric: str, measured: Sequence[Measured]
 ) -> None:
     """Draws the mean over the seeds against one temperature, and each seed as a point."""
@@ -114,15 +114,19 @@ def new_figure(panels: int) -> tuple[Any, Sequence["Axes"]]:
 
 
 def draw_grid(title: str, pictures: Sequence[tuple[str, np.ndarray]], path: Path) -> None:
-    """Draws captioned pictures in rows of `COLUMNS`."""
+    """Draws captioned pictures in rows of `PICTURES_IN_A_ROW`."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = -(-len(pictures) // COLUMNS)
+    rows = -(-len(pictures) // PICTURES_IN_A_ROW)
     figure, axes = plt.subplots(
-        rows, COLUMNS, figsize=(3 * COLUMNS, 3.4 * rows), layout="constrained", squeeze=False
+        rows,
+        PICTURES_IN_A_ROW,
+        figsize=(3 * PICTURES_IN_A_ROW, 3.4 * rows),
+        layout="constrained",
+        squeeze=False,
     )
     for axis in axes.flat:
         axis.axis("off")

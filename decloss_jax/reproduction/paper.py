@@ -14,7 +14,7 @@ class Printed:
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class PaperRow:
     """A row of a table, or a point of a figure; a key of dictionaries by identity.
 
     Attributes:
@@ -45,26 +45,26 @@ class Experiment:
     """
 
     title: str
-    rows: Sequence[Row]
+    rows: Sequence[PaperRow]
     conventions: str = "basicsr"
     psnr: str = "psnr_rgb"
     lpips: str = "lpips_alex"
 
 
-def on_div2k(config: str, psnr: float, lpips: float, icoo: float, hours: float | None = None) -> Row:
+def on_div2k(config: str, psnr: float, lpips: float, icoo: float, hours: float | None = None) -> PaperRow:
     """A row whose numbers are printed for DIV2K's validation images."""
     folder, _, name = config.partition("/")
     name = name if folder == "table1" else config
-    return Row(name, config, printed={"DIV2K": Printed(psnr, lpips, icoo)}, hours=hours)
+    return PaperRow(name, config, printed={"DIV2K": Printed(psnr, lpips, icoo)}, hours=hours)
 
 
 def on_three_sets(
     name: str, config: str, method: str, hours: float | None, *values: tuple[float, float, float]
-) -> Row:
+) -> PaperRow:
     """A row of Table 3: values for DIV2K, Urban100 and BSD100."""
     sets = ("DIV2K", "Urban100", "BSD100")
     printed = {dataset: Printed(*triple) for dataset, triple in zip(sets, values, strict=True)}
-    return Row(name, config, method, printed, hours)
+    return PaperRow(name, config, method, printed, hours)
 
 
 TABLE1 = (
@@ -113,15 +113,15 @@ TABLE3 = (
         (27.01, 0.090, 25.83), (23.27, 0.105, 22.83), (24.24, 0.106, 23.59),
     ),
 )  # fmt: skip
-TEMPERATURES = (0.5, 1.0, 1.5, 2.0, 4.0, 8.0)
+FIGURE6_TEMPERATURES = (0.5, 1.0, 1.5, 2.0, 4.0, 8.0)
 FIGURE6 = tuple(
-    Row(f"{name} = {value}", f"figure6/{name}_{value}".replace(".", "_"))
+    PaperRow(f"{name} = {value}", f"figure6/{name}_{value}".replace(".", "_"))
     for name in ("t_pos", "t_neg")
-    for value in TEMPERATURES
+    for value in FIGURE6_TEMPERATURES
 )
 
 SCALE = 4  # of all experiments: LR pixels become 4 x 4
-SCALES = ("full", "mini")  # as printed, or as configs/mini.py says
+SIZES = ("full", "mini")  # of an experiment: as printed, or shrunk by configs/mini.py
 
 EXPERIMENTS = {
     "table1": Experiment("Table 1, the losses", TABLE1),

@@ -6,13 +6,13 @@ own; its last checkpoint is copied into each row's workdir. So a row ends up exa
 trained both stages of its config at once.
 """
 
-import ast
 import hashlib
 import importlib
 import json
 import os
 import shutil
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from decloss_jax.evaluation.conventions import Protocol
 from decloss_jax.evaluation.methods import load_methods
 from decloss_jax.evaluation.run import ImageSet, open_sets
 from decloss_jax.host import console, files
-from decloss_jax.reproduction.paper import SCALE, Row
+from decloss_jax.reproduction.paper import SCALE, PaperRow
 from decloss_jax.training import loop
 from decloss_jax.workdir import journal
 from decloss_jax.workdir.checkpoint import STAGES
@@ -49,13 +49,13 @@ class Settings:
     """What all rows share.
 
     Attributes:
-        scale: a name of `paper.SCALES`.
+        size: a name of `paper.SIZES`.
         overrides: config fields that differ from the rows' configs.
         runs: folder of the workdirs.
         tests: folders of the test sets, or "photographs".
     """
 
-    scale: str
+    size: str
     overrides: Mapping[str, Any]
     runs: Path
     tests: Sequence[str]
@@ -79,7 +79,7 @@ class Measured:
         folder: of its evaluation.
     """
 
-    row: Row
+    row: PaperRow
     seed: int | None
     config_hash: str
     stage_one_hash: str
@@ -93,36 +93,32 @@ class Measured:
 
 
 def import_config(name: str) -> ModuleType:
-    """Imports configs/NAME.py.
+    """Imports configs/NAME.py, from beside the package (a checkout) or from the working directory.
 
     Raises:
-        UserError: it is not there, because the working directory is not the repository's.
+        UserError: it is in neither, as when the package alone was installed.
     """
-    try:
-        return importlib.import_module("configs." + name.replace("/", "."))
-    except ModuleNotFoundError:
+    places = (Path(decloss_jax.__file__).parents[1], Path.cwd())
+    place = next((place for place in places if (place / "configs" / f"{name}.py").is_file()), None)
+    if place is None:
         checks.fail(
             f"configs/{name}.py",
-            expected="a config in the working directory",
-            got="none",
-            remedy="call it in the folder that holds train.py and configs/",
+            expected="the configs of the repository, which an installed package does not bring",
+            got=f"none in {Path.cwd()}",
+            remedy="run the command in a checkout, the folder that holds train.py and configs/",
         )
+    if str(place) not in sys.path:
+        sys.path.insert(0, str(place))
+    return importlib.import_module("configs." + name.replace("/", "."))
 
 
-def row_config(row: Row, seed: int, settings: Settings) -> ConfigDict:
+def row_config(row: PaperRow, seed: int, settings: Settings) -> ConfigDict:
     """Returns the config of a row at a scale, with the overrides that the row reads, and the seed."""
     config = import_config(row.config).get_config()
-    if settings.scale == "mini":
+    if settings.size == "mini":
         config = import_config("mini").shrink(config)
     fields = flatten(config.to_dict())
     for name, value in settings.overrides.items():
-        checks.check(
-            name in fields,
-            f"--set {name}",
-            expected="a field of configs/base.py",
-            got=f"an unknown one{checks.nearest(name, fields)}",
-            remedy="correct its name",
-        )
         checks.check(
             name not in FIXED_FIELDS,
             f"--set {name}",
@@ -130,12 +126,8 @@ def row_config(row: Row, seed: int, settings: Settings) -> ConfigDict:
             got="one that it does not",
             remedy=FIXED_FIELDS.get(name, ""),
         )
-        if stays_zero(name) and fields[name] == 0:
-            continue
-        try:
+        if not (stays_zero(name) and fields[name] == 0):
             config.update_from_flattened_dict({name: value})
-        except (TypeError, ValueError) as error:
-            checks.fail(f"--set {name}", expected="a value of its type", got=error, remedy="correct it")
     config.seed = seed
     return reset_idle_blocks(config)
 
@@ -143,25 +135,6 @@ def row_config(row: Row, seed: int, settings: Settings) -> ConfigDict:
 def stays_zero(name: str) -> bool:
     """Tells whether a row keeps a field at 0: one without stage 2 stays without, as one without a term."""
     return name == "finetune.steps" or name.startswith("finetune.weights.")
-
-
-def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
-    """Parses "field=value" texts; a value that is no Python literal is taken as a string.
-
-    Raises:
-        UserError: a text without an equals sign.
-    """
-    overrides = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        checks.check(
-            bool(equals), "--set", expected="FIELD=VALUE", got=text, remedy="write it with an equals sign"
-        )
-        try:
-            overrides[name] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            overrides[name] = value
-    return overrides
 
 
 def config_hash(config: ConfigDict) -> str:
@@ -215,7 +188,7 @@ def stage_one_config(config: ConfigDict) -> ConfigDict:
     return reset_idle_blocks(alone)
 
 
-def train_row(row: Row, seed: int, settings: Settings) -> tuple[Path, ConfigDict, str]:
+def train_row(row: PaperRow, seed: int, settings: Settings) -> tuple[Path, ConfigDict, str]:
     """Trains what a row is missing; returns its workdir, its config, and the hash of its stage 1.
 
     Raises:
@@ -261,17 +234,17 @@ def adopt_stage_one(source: Path, workdir: Path, step: int) -> None:
     os.replace(partial, target)
 
 
-def measure_row(row: Row, seed: int | None, settings: Settings, protocol: Protocol) -> Measured:
+def measure_row(row: PaperRow, seed: int | None, settings: Settings, protocol: Protocol) -> Measured:
     """Trains a row as far as it is missing, evaluates it unless that is done, and reads off its cost."""
     if not row.config:
         methods = load_methods(names=[row.method])
         folder = settings.runs / "evaluations" / row.method / protocol.name
-        datasets = evaluate(methods, settings, protocol, folder)
+        datasets = evaluate_once(methods, settings, protocol, folder)
         return Measured(row, None, "", "", {}, journal.versions(), {}, datasets, None, None, folder)
     workdir, config, first_hash = train_row(row, seed or 0, settings)
     methods = load_methods(workdirs=[str(workdir)])
     folder = settings.runs / "evaluations" / workdir.name / protocol.name
-    datasets = evaluate(methods, settings, protocol, folder)
+    datasets = evaluate_once(methods, settings, protocol, folder)
     stage = "finetune" if config.finetune.steps else "pretrain"
     speed = images_per_second(workdir, stage)
     return Measured(
@@ -289,7 +262,7 @@ def measure_row(row: Row, seed: int | None, settings: Settings, protocol: Protoc
     )
 
 
-def evaluate(
+def evaluate_once(
     methods: Sequence[Any], settings: Settings, protocol: Protocol, folder: Path
 ) -> Mapping[str, Mapping[str, Any]]:
     """Returns the values of each data set, from an earlier evaluation of the same weights on the same images

@@ -14,7 +14,7 @@ from decloss_jax import checks
 from decloss_jax.evaluation.conventions import Protocol, describe_protocol
 from decloss_jax.evaluation.table import write_csv
 from decloss_jax.host import files
-from decloss_jax.reproduction.paper import SCALE, Experiment, Printed, Row
+from decloss_jax.reproduction.paper import SCALE, Experiment, PaperRow, Printed
 from decloss_jax.reproduction.runs import Measured, Settings, without_paths
 
 COLUMNS = (
@@ -57,15 +57,15 @@ def write_tables(
     groups = group_by_row(experiment.rows, measured)
     sections = {
         dataset: [cells(experiment, row, group, groups, dataset) for row, group in groups.items()]
-        for dataset in datasets_of(measured)
+        for dataset in measured_datasets(measured)
     }
-    notes = make_notes(experiment, measured, settings, protocol)
+    notes = table_notes(experiment, measured, settings, protocol)
     for dataset, value in (spearman or {}).items():
         coefficient = "too few networks" if value is None else f"{value:.3f}"
         notes.append(
             f"Spearman's coefficient of ICOO and LPIPS, {dataset}: {coefficient} (printed, Urban100: 0.892)"
         )
-    lines = [f"# {experiment.title}, scale {settings.scale}"]
+    lines = [f"# {experiment.title}, scale {settings.size}"]
     for dataset, rows in sections.items():
         images = next(m.datasets[dataset]["images"] for m in measured if dataset in m.datasets)
         lines += ["", f"## {dataset} ({images} images)", ""]
@@ -88,7 +88,7 @@ def heading(experiment: Experiment, settings: Settings, protocol: Protocol) -> d
     """Returns what all rows of one table have in common."""
     return {
         "title": experiment.title,
-        "scale": settings.scale,
+        "scale": settings.size,
         "overrides": without_paths(settings.overrides),
         "conventions": describe_protocol(protocol, SCALE),
     }
@@ -119,23 +119,23 @@ def read_table(
     return [from_json(entry, rows[entry["row"]], settings) for entry in record["rows"]]
 
 
-def group_by_row(rows: Sequence[Row], measured: Sequence[Measured]) -> dict[Row, list[Measured]]:
+def group_by_row(rows: Sequence[PaperRow], measured: Sequence[Measured]) -> dict[PaperRow, list[Measured]]:
     """Returns the measurements of each row, in the order of the rows; rows without any, but printed, too."""
     groups = {row: [m for m in measured if m.row is row] for row in rows}
     only_printed = [row for row in rows if not (row.config or row.method)]
     return {row: group for row, group in groups.items() if group or row in only_printed}
 
 
-def datasets_of(measured: Sequence[Measured]) -> list[str]:
+def measured_datasets(measured: Sequence[Measured]) -> list[str]:
     """Lists the data sets in the order in which they were measured."""
     return list(dict.fromkeys(dataset for m in measured for dataset in m.datasets))
 
 
 def cells(
     experiment: Experiment,
-    row: Row,
+    row: PaperRow,
     group: Sequence[Measured],
-    groups: Mapping[Row, Sequence[Measured]],
+    groups: Mapping[PaperRow, Sequence[Measured]],
     dataset: str,
 ) -> list[str]:
     """Returns the texts of a row: ours over the seeds, the printed ones of this set (or of DIV2K, marked)."""
@@ -165,7 +165,7 @@ def cells(
     ]
 
 
-def first_row(experiment: Experiment) -> Row:
+def first_row(experiment: Experiment) -> PaperRow:
     """Returns the first row that is trained: the costs of the others are told in its own."""
     return next(row for row in experiment.rows if row.config)
 
@@ -181,7 +181,7 @@ def seconds_per_step(group: Sequence[Measured]) -> list[float]:
     return [m.seconds_per_step for m in group if m.seconds_per_step is not None]
 
 
-def find_printed(row: Row, dataset: str) -> tuple[Printed | None, str]:
+def find_printed(row: PaperRow, dataset: str) -> tuple[Printed | None, str]:
     """Returns the row's printed numbers for a set; where there are only DIV2K's, those with a star."""
     if dataset in row.printed:
         return row.printed[dataset], ""
@@ -196,7 +196,7 @@ def spread(values: Sequence[float], digits: int) -> str:
     return text if len(values) == 1 else f"{text} ± {statistics.stdev(values):.{digits}f}"
 
 
-def make_notes(
+def table_notes(
     experiment: Experiment, measured: Sequence[Measured], settings: Settings, protocol: Protocol
 ) -> list[str]:
     """Says what the numbers mean and where they come from."""
@@ -256,7 +256,7 @@ def as_json(measured: Measured, settings: Settings) -> dict[str, Any]:
     }
 
 
-def from_json(entry: Mapping[str, Any], row: Row, settings: Settings) -> Measured:
+def from_json(entry: Mapping[str, Any], row: PaperRow, settings: Settings) -> Measured:
     """Returns what `as_json` has written of a row."""
     elsewhere = {"row", "folder"}
     values = {

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from decloss_jax.data.cache import PairedImages, open_cache
 from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.pipeline import batch_source, read_ahead
-from decloss_jax.host import console, parallel
+from decloss_jax.host import console, devices, parallel
 from decloss_jax.training.finite import NonFiniteLoss, check_finite, check_finite_state
 from decloss_jax.training.plan import Plan, Stage, make_plan
 from decloss_jax.training.state import TrainState, abstract_state, initial_params, start_stage
@@ -149,7 +149,7 @@ def train_stage(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, par
     if parallel.any_process(mesh, delay=0)(stop.requested()):
         raise Stopped(f"before {stage.name}", stop)
     ask = parallel.any_process(mesh, delay=STEPS_IN_FLIGHT)
-    header = {"config": this.config.to_dict(), "versions": versions(), "devices": describe_devices()}
+    header = {"config": this.config.to_dict(), "versions": versions(), "devices": devices.describe_devices()}
     silent = not parallel.is_first_process()
     with Journal(this.workdir, header=header, step=done, silent=silent) as journal:
         under_way = StageRun(this, stage, saved, journal, lambda: ask(stop.requested()))
@@ -271,11 +271,6 @@ def evaluate(under_way: StageRun, state: TrainState, step: int) -> dict[str, flo
         show=functools.partial(under_way.journal.show, step),
         stopped=under_way.asked_to_stop,
     )
-
-
-def describe_devices() -> str:
-    """Describes the devices of the run, as in "8 x cpu"."""
-    return f"{jax.device_count()} x {jax.devices()[0].device_kind}"
 
 
 class Rate:

@@ -1,7 +1,6 @@
 """What training carries from step to step and what a checkpoint holds."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import flax.struct
@@ -17,9 +16,10 @@ from decloss_jax import checks
 from decloss_jax.host import parallel
 from decloss_jax.models import VGGDiscriminator, check_params
 from decloss_jax.training.adversary import draw_variables
-from decloss_jax.weights import describe, load_generator
+from decloss_jax.weights import describe
 from decloss_jax.weights.generators import ASSUMED
 from decloss_jax.workdir import checkpoint
+from decloss_jax.workdir.network import load_network
 
 
 @flax.struct.dataclass
@@ -64,7 +64,8 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
     """Returns the parameters with which the run begins, one copy on each device of the mesh.
 
     Drawn from the seed, or taken from `config.init_from`: a workdir (the end of its stage 1 where it has one)
-    or a file of weights. Of a file that does not say EDSR's residual scale, `config.model.res_scale` does.
+    or a file of weights. If a file does not record EDSR's residual scale, `config.model.res_scale` supplies
+    it.
 
     Raises:
         UserError: weights that do not fit the model; the message names the first that does not, or the
@@ -74,19 +75,14 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
     source = config.init_from
     if not source:
         return jax.jit(draw, out_shardings=parallel.replicated(mesh))()
-    if Path(source).is_dir():
-        stage = "pretrain" if "pretrain" in checkpoint.trained_stages(Path(source)) else None
-        theirs, params, description = checkpoint.load_generator(source, stage=stage)
-        origin = f"{source}, {description['stage']}, step {description['step']}"
-    else:
-        theirs, params, description = load_generator(source)
-        if description.get("res_scale_from") == ASSUMED and config.model.res_scale is not None:
-            theirs, params, description = load_generator(source, res_scale=config.model.res_scale)
-        origin = describe(description)
+    stages = checkpoint.trained_stages(source)
+    theirs, params, description = load_network(source, stage=stages[0] if stages else None)
+    if description.get("res_scale_from") == ASSUMED and config.model.res_scale is not None:
+        theirs, params, description = load_network(source, res_scale=config.model.res_scale)
     check_same_network(source, theirs, model)
     remedy = "make config.model describe the network that these weights belong to"
     check_params(f"init_from {source}", model, params, remedy=remedy)
-    parallel.say(f"starting from {origin}")
+    parallel.say(f"starting from {describe(description)}")
     return jax.device_put(params, parallel.replicated(mesh))
 
 

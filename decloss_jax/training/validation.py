@@ -8,10 +8,9 @@ from flax import linen as nn
 
 from decloss_jax import checks
 from decloss_jax.data.cache import PairedImages
-from decloss_jax.inference.tiles import upscale
+from decloss_jax.inference import upscale_each
 from decloss_jax.metrics.fidelity import psnr
 from decloss_jax.ops.detail import find_detail
-from decloss_jax.ops.padding import shared_shapes
 
 
 def check_sizes(images: PairedImages, scale: int) -> None:
@@ -53,11 +52,11 @@ def validate(
     show: Callable[[str, np.ndarray], None],
     stopped: Callable[[], bool],
 ) -> dict[str, float] | None:
-    """Measures the generator on whole images.
+    """Measures the generator on whole images, one on each device of this process at a time.
 
     Args:
         model: the generator.
-        params: its parameters, on one device.
+        params: its parameters.
         images: pairs of uint8 images, at least one.
         scale: s; also the border that is cut, as in BasicSR.
         samples: of how many of the first images strips are shown (low | sr | hr of the most varied place).
@@ -67,17 +66,17 @@ def validate(
     Returns:
         {"psnr_y": dB, "psnr_rgb": dB}, means over the images; None when `stopped` was true.
     """
-    shapes = shared_shapes(images.low(index).shape[:2] for index in range(len(images)))
-    values: dict[str, list[float]] = {"psnr_y": [], "psnr_rgb": []}
-    for index, name in enumerate(images.names):
-        if index > 0 and stopped():
+    count = len(images)
+    values: dict[str, list[float]] = {"psnr_y": [0.0] * count, "psnr_rgb": [0.0] * count}
+    sizes = [(height // scale, width // scale) for height, width in map(images.size, range(count))]
+    for done, (index, sr) in enumerate(upscale_each(model, params, images.low, sizes)):
+        if done > 0 and stopped():
             return None
-        low, hr = np.asarray(images.low(index)), np.asarray(images.hr(index))
-        sr = upscale(model, params, low, shape=shapes[low.shape[:2]], dtype=np.uint8)
-        values["psnr_y"].append(psnr(sr, hr, crop_border=scale, channel="y"))
-        values["psnr_rgb"].append(psnr(sr, hr, crop_border=scale, channel="rgb"))
+        hr = images.hr(index)
+        for channel in ("y", "rgb"):
+            values[f"psnr_{channel}"][index] = psnr(sr, hr, crop_border=scale, channel=channel)
         if index < samples:
             place = sample_place(hr, scale)
             large = tuple(slice(scale * side.start, scale * side.stop) for side in place)
-            show(name, strip(low[place], sr[large], hr[large]))
+            show(images.names[index], strip(images.low(index)[place], sr[large], hr[large]))
     return {name: float(np.mean(column)) for name, column in values.items()}

@@ -109,7 +109,9 @@ def load_generator(
 
 
 def describe(description: Mapping[str, Any]) -> str:
-    """Writes the description of `load_generator` as one line."""
+    """Writes the description of a loaded network as one line, be it from a file or a checkpoint."""
+    if "workdir" in description:
+        return "{workdir}: {stage}, step {step}, sha256 {sha256:.12}".format_map(description)
     parts = [f"{description['dialect']} x{description['scale']}"]
     parts += [f"{description['blocks']} blocks", f"{description['features']} features"]
     if "growth" in description:

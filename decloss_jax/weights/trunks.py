@@ -154,7 +154,7 @@ def find_vgg19(weights_file: str | Path = "") -> Path:
     named = str(weights_file) or os.environ.get(VGG19_VARIABLE, "")
     if not named:
         return fetch_vgg19()
-    path = Path(named).expanduser()
+    path = files.expand(named)
     origin = "perceptual.weights_file" if str(weights_file) else VGG19_VARIABLE
     checks.check(
         path.is_file(), origin, expected="torchvision's VGG-19 file", got=f"no file {path}", remedy=REMEDY

@@ -231,12 +231,15 @@ def step_directories(directory: Path) -> list[Path]:
     return sorted((path for path in directory.iterdir() if path.name.isdecimal()), key=lambda p: int(p.name))
 
 
-def trained_stages(workdir: Path) -> list[str]:
-    """Lists the stages of which a run has checkpoints, in order."""
-    return [stage for stage in STAGES if step_directories(Path(workdir) / "checkpoints" / stage)]
+def trained_stages(workdir: str | Path) -> list[str]:
+    """Lists the stages of which a run has checkpoints, in order; none where there is no run."""
+    checkpoints = files.expand(workdir) / "checkpoints"
+    return [stage for stage in STAGES if step_directories(checkpoints / stage)]
 
 
-def load_generator(workdir: str | Path, *, stage: str | None = None) -> tuple[nn.Module, Any, dict[str, Any]]:
+def load_checkpoint(
+    workdir: str | Path, *, stage: str | None = None
+) -> tuple[nn.Module, Any, dict[str, Any]]:
     """Loads the generator from the newest sound checkpoint of a run.
 
     Args:
@@ -245,7 +248,7 @@ def load_generator(workdir: str | Path, *, stage: str | None = None) -> tuple[nn
 
     Returns:
         The Flax model that the run's config describes, its parameters (NumPy arrays), and a description with
-        `stage`, `step` and `checkpoint_sha256` (the hash of the list of hashes).
+        `workdir` (its name), `stage`, `step` and `sha256` (of the list of hashes).
 
     Raises:
         UserError: no checkpoint, none that is whole, or one that train.py did not write.
@@ -270,9 +273,10 @@ def load_generator(workdir: str | Path, *, stage: str | None = None) -> tuple[nn
             params = restore_params(step / "state")
             check_params("its parameters", model, params, remedy=NOT_OURS)
         description = {
+            "workdir": root.name,
             "stage": directory.name,
             "step": int(step.name),
-            "checkpoint_sha256": files.sha256(step / SUMS),
+            "sha256": files.sha256(step / SUMS),
         }
         return model, params, description
     checks.fail(

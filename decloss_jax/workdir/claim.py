@@ -76,7 +76,8 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
         f"workdir {workdir}",
         expected="a new folder, or a run of the same config",
         got="another config's run (" + "; ".join(differing) + ")",
-        remedy="choose another --workdir, or the same config to go on",
+        remedy=f"choose another --workdir (with --config.init_from={workdir} its stage 2 starts from this "
+        "run), or the same config to go on",
     )
 
 

@@ -3,10 +3,11 @@ import sys
 
 import numpy as np
 import pytest
+from command_line import DEVICES, REPOSITORY
 from PIL import Image
 
 from decloss_jax.commands import cli
-from decloss_jax.inference.tiles import upscale
+from decloss_jax.inference import upscale
 from decloss_jax.models import EDSR
 from decloss_jax.ops.quantize import to_uint8
 from decloss_jax.weights import load_generator, save_generator
@@ -29,7 +30,8 @@ def weights(tmp_path):
 def run(capsys, *arguments):
     status = cli.main([str(argument) for argument in arguments])
     output = capsys.readouterr()
-    return status, output.out, output.err
+    lines = [line for line in output.err.splitlines() if not DEVICES.fullmatch(line)]
+    return status, output.out, "\n".join(lines)
 
 
 def test_upscale_writes_what_the_network_gives(tmp_path, capsys, weights):
@@ -99,13 +101,64 @@ def test_mistakes_are_answered_with_one_sentence(tmp_path, capsys, monkeypatch, 
     assert "nowhere" in err
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("upscale", "--help"), ("frobnicate",)])
-def test_help_imports_nothing_heavy(arguments):
-    program = (
-        "import sys; from decloss_jax import cli\n"
-        f"try: cli.main({list(arguments)!r})\n"
-        "except SystemExit: pass\n"
-        "print({'jax', 'torch', 'numpy', 'PIL'} & set(sys.modules))"
-    )
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+def test_upscale_says_on_which_devices_it_runs(tmp_path, capsys, weights):
+    Image.new("RGB", (8, 8)).save(tmp_path / "in.png")
+    cli.main(["upscale", str(tmp_path / "in.png"), str(tmp_path / "out.png"), "--weights", str(weights)])
+    assert capsys.readouterr().err.splitlines()[0] == "upscaling on 8 x cpu"
+
+
+def test_paths_may_begin_at_home(tmp_path, capsys, monkeypatch, weights):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(capsys, "convert", "~/w.safetensors", "~/out.pth")[0] == 0
+    assert (tmp_path / "out.pth").is_file()
+    mixed = ("--interpolate", "~/w.safetensors,~/out.pth,0.5")
+    Image.new("RGB", (8, 8)).save(tmp_path / "in.png")
+    assert run(capsys, "upscale", "~/in.png", "~/out.png", *mixed)[0] == 0
+    assert (tmp_path / "out.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "COMMAND"),
+        (("frobnicate",), "invalid choice: 'frobnicate'"),
+        (("upscale", "a.png"), "required: output"),
+        (("upscale", "a.png", "b.png"), "--weights --interpolate is required"),
+        (("convert", "a", "b", "--res-scale", "much"), "invalid float value: 'much'"),
+        (("plot", "x", "--sideways"), "unrecognized arguments: --sideways"),
+    ],
+)
+def test_mistyped_commands_are_answered_with_one_sentence(capsys, arguments, words):
+    status, out, err = run(capsys, *arguments)
+    assert (status, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith("decloss_jax: ")
+    assert words in err
+    assert err.endswith("--help.")
+
+
+def test_help_has_examples_and_imports_nothing_heavy():
+    """Of all programs in one process; what is imported stays, so the last line speaks for all."""
+    script = """
+import sys
+import evaluate, train
+from decloss_jax.commands import cli
+for parse, words in (
+    (train.parse, ["--help"]),
+    (evaluate.parse, ["--help"]),
+    (cli.make_parser().parse_args, ["--help"]),
+    *((cli.make_parser().parse_args, [name, "--help"]) for name in cli.COMMANDS),
+):
+    try:
+        parse(words)
+    except SystemExit as end:
+        assert end.code == 0
+assert cli.main(["frobnicate"]) == 2
+print({"jax", "torch", "numpy", "PIL"} & set(sys.modules))
+"""
+    words = [sys.executable, "-c", script]
+    result = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    texts = result.stdout.split("usage: ")[1:]
+    assert len(texts) == 3 + len(cli.COMMANDS)
+    for text in texts:
+        assert "examples:\n  python " in text
     assert result.stdout.splitlines()[-1] == "set()"

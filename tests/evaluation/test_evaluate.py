@@ -15,7 +15,7 @@ from decloss_jax.checks import UserError
 from decloss_jax.compare_torch import torch_losses
 from decloss_jax.compare_torch.inputs import to_torch
 from decloss_jax.evaluation.conventions import CONVENTIONS, choose_protocol
-from decloss_jax.evaluation.methods import Method, load_methods
+from decloss_jax.evaluation.methods import Method, load_methods, one_by_one
 from decloss_jax.evaluation.output import folder_that_appears
 from decloss_jax.metrics import icoo, psnr, ssim
 from decloss_jax.models import EDSR
@@ -46,7 +46,7 @@ def read(path):
 
 @pytest.fixture(scope="module")
 def small_set(tmp_path_factory):
-    return write_set(tmp_path_factory.mktemp("sets") / "Small", [(48, 64), (64, 48), (40, 40)])
+    return write_set(tmp_path_factory.mktemp("sets") / "Small", [(48, 64), (48, 64), (40, 48)])
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ def test_run_writes_the_infinite_psnr_of_equal_images(tmp_path):
     hr = read(root / "HR" / "image_0.png")
     protocol = choose_protocol("basicsr", scale=4, metrics=["psnr_rgb"])
     out = tmp_path / "out"
-    evaluation.run([Method("perfect", 4, lambda low, *, shape: hr)], [str(root)], out, protocol)
+    evaluation.run([Method("perfect", 4, one_by_one(lambda low: hr))], [str(root)], out, protocol)
 
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
@@ -348,69 +348,67 @@ def test_load_methods_refuses_what_cannot_be_compared(weights_file, tmp_path):
     path, _, _ = weights_file
     with pytest.raises(UserError, match="at least one of --workdir, --weights and --method"):
         load_methods()
+    with pytest.raises(UserError, match="--res-scale"):
+        load_methods(names=["bicubic"], res_scale=0.1)
     with pytest.raises(UserError, match="one of bicubic"):
         load_methods(names=["lanczos"])
     with pytest.raises(UserError, match="scale of tiny: expected 2, as --scale says, got 4; give --scale 4"):
         load_methods(weights=[str(path)], scale=2)
     other = tmp_path / "other.safetensors"
     model = EDSR(scale=2, features=4, blocks=1)
-    save_generator(other, model, model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"])
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    save_generator(other, model, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes))
     with pytest.raises(UserError, match="scale of other: expected 4, as that of tiny, got 2"):
         load_methods(weights=[str(path), str(other)])
 
 
 def test_a_network_that_gives_nan_is_refused(small_set, tmp_path):
-    def broken(low, *, shape):
+    def broken(low):
         return to_uint8(np.full((4 * low.shape[0], 4 * low.shape[1], 3), np.nan))
 
     with pytest.raises(UserError, match="NaN or infinite"):
         evaluation.run(
-            [Method("broken", 4, broken)],
+            [Method("broken", 4, one_by_one(broken))],
             [str(small_set)],
             tmp_path / "out",
             choose_protocol("basicsr", scale=4),
         )
 
 
-def test_evaluate_prints_the_table_with_its_conventions(small_set, tmp_path):
-    result = run(
-        "evaluate.py", "--method", "bicubic", "--data", small_set, "--out", tmp_path / "out",
-        "--metrics", "psnr", "--crop-border", "2",
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    for words in (
-        "psnr_rgb",
-        "\u2191 dB",
-        "Small",
-        "bicubic",
-        "conventions: basicsr, scale 4, border 2",
-        "versions:",
-    ):
-        assert words in result.stdout
-    assert json.loads((tmp_path / "out" / "summary.json").read_text())["conventions"]["crop_border"] == 2
-
-
-def test_evaluate_says_what_it_loaded_and_takes_a_res_scale(small_set, weights_file, tmp_path):
+def test_evaluate_says_what_it_loaded_and_prints_the_table_with_its_conventions(
+    small_set, weights_file, tmp_path
+):
     result = run(
         "evaluate.py", "--weights", weights_file[0], "--res-scale", "0.1", "--data", small_set,
-        "--out", tmp_path / "out", "--metrics", "psnr",
+        "--out", tmp_path / "out", "--metrics", "psnr", "--crop-border", "2",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert (
         "tiny.safetensors: BasicSR EDSR x4, 1 blocks, 4 features, res_scale 0.1 (as given)" in result.stderr
     )
-    loaded = json.loads((tmp_path / "out" / "summary.json").read_text())["loaded"]
-    assert (loaded["file"], loaded["res_scale"]) == ("tiny.safetensors", 0.1)
-    assert loaded["res_scale_from"] == "as given"
+    for words in (
+        "psnr_rgb",
+        "\u2191 dB",
+        "Small",
+        "tiny",
+        "conventions: basicsr, scale 4, border 2",
+        "versions:",
+    ):
+        assert words in result.stdout
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["conventions"]["crop_border"] == 2
+    assert (summary["loaded"]["file"], summary["loaded"]["res_scale"]) == ("tiny.safetensors", 0.1)
+    assert summary["loaded"]["res_scale_from"] == "as given"
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--method", "bicubic", "--res-scale", "0.1", "--data", "nowhere", "--out", "x"], "--res-scale"),
-        (["--method", "bicubic", "--data", "nowhere", "--out", "x"], "no such folder"),
         (["--method", "bicubic", "--data", "photographs"], "--out"),
-        (["--workdir", "y", "--stage", "all", "--data", "nowhere", "--out", "x"], "workdir y"),
+        (
+            ["--workdir", "y", "--stage", "all", "--data", "nowhere", "--out", "x"],
+            "y: expected a file of weights",
+        ),
     ],
 )
 def test_evaluate_answers_a_mistake_with_one_sentence(arguments, words):

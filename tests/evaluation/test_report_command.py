@@ -12,16 +12,16 @@ from PIL import Image
 from decloss_jax import evaluation
 from decloss_jax.commands import cli
 from decloss_jax.evaluation.conventions import choose_protocol
-from decloss_jax.evaluation.methods import Method
+from decloss_jax.evaluation.methods import Method, one_by_one
 from decloss_jax.evaluation.saved import find_evaluations, read_evaluation
 from decloss_jax.ops.resize import bicubic_upscale
 
 
-def enlarge(low, *, shape):
+def enlarge(low):
     return low.repeat(4, 0).repeat(4, 1)
 
 
-def shift(low, *, shape):
+def shift(low):
     return bicubic_upscale(low, 4) // 2 + 60
 
 
@@ -39,7 +39,9 @@ def root(tmp_path):
 
 def evaluate(root, out, *methods, conventions="basicsr", scale=4, border=None, metrics=("psnr",)):
     protocol = choose_protocol(conventions, scale=scale, crop_border=border, metrics=metrics)
-    evaluation.run([Method(name, scale, function) for name, function in methods], [str(root)], out, protocol)
+    evaluation.run(
+        [Method(name, scale, one_by_one(function)) for name, function in methods], [str(root)], out, protocol
+    )
     return out
 
 
@@ -177,7 +179,7 @@ def test_report_sends_a_training_run_to_evaluate(tmp_path, capsys):
     ],
 )
 def test_report_refuses_runs_of_other_conventions(root, saved, tmp_path, capsys, options, words):
-    def other(low, *, shape):
+    def other(low):
         return bicubic_upscale(low, options.get("scale", 4))
 
     out = evaluate(root, tmp_path / "other", ("other", other), **options)
@@ -323,11 +325,11 @@ def test_report_as_a_user_types_it(saved, tmp_path):
 
 
 def test_report_leaves_out_the_rows_of_too_many_images(saved, tmp_path, capsys, monkeypatch):
-    from decloss_jax.evaluation import page
+    from decloss_jax.evaluation import report as pages
 
     assert report(capsys, saved, "--out", tmp_path / "page.html")[0] == 0
     assert "Each image" in (tmp_path / "page.html").read_text()
-    monkeypatch.setattr(page, "MOST_ROWS", 1)
+    monkeypatch.setattr(pages, "MOST_ROWS", 1)
     assert report(capsys, saved, "--out", tmp_path / "page.html", "--overwrite")[0] == 0
     text = (tmp_path / "page.html").read_text()
     assert "<summary>Each image" not in text

@@ -33,7 +33,7 @@ from PIL import Image
 from decloss_jax import checks
 from decloss_jax.checks import UserError
 from decloss_jax.data.prepared import find_records
-from decloss_jax.evaluation.comparison import compare
+from decloss_jax.evaluation.comparison import write_comparison
 from decloss_jax.host.console import printable
 from decloss_jax.weights import load_generator
 from decloss_jax.workdir import checkpoint, journal
@@ -93,7 +93,7 @@ def test_a_checkpoint_that_is_whole_and_not_ours_is_refused(workdir, tmp_path, n
     change, words = FOREIGN_CHECKPOINTS[name]
     copy = change_copy(workdir, tmp_path / "copy", change, rehash=True)
     with pytest.raises(UserError) as error:
-        checkpoint.load_generator(copy)
+        checkpoint.load_checkpoint(copy)
     message = str(error.value)
     assert message.startswith(str(copy / STEP))
     assert words in message
@@ -105,7 +105,7 @@ def test_a_checkpoint_whose_files_are_none_is_passed_over(workdir, tmp_path, nam
     change, words = DAMAGED_CHECKPOINTS[name]
     copy = change_copy(workdir, tmp_path / "copy", change)
     with pytest.raises(UserError, match="expected at least one whole step, got only damaged ones"):
-        checkpoint.load_generator(copy)
+        checkpoint.load_checkpoint(copy)
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
     assert line.isprintable()
@@ -113,7 +113,7 @@ def test_a_checkpoint_whose_files_are_none_is_passed_over(workdir, tmp_path, nam
 
 def test_odd_names_among_steps_are_no_steps(workdir, tmp_path):
     copy = change_copy(workdir, tmp_path / "copy", lambda folder: (folder / STEP.parent / "\u00b2").mkdir())
-    assert checkpoint.load_generator(copy)[2]["step"] == 2
+    assert checkpoint.load_checkpoint(copy)[2]["step"] == 2
 
 
 def test_commands_refuse_a_foreign_workdir(workdir, tmp_path):
@@ -194,13 +194,13 @@ def test_summary_of_a_run_takes_a_damaged_journal(tmp_path, header):
 def test_report_refuses_evaluations_without_end_or_measure(evaluated, tmp_path, change, words):
     copy = change_copy(evaluated, tmp_path / "copy", change)
     with pytest.raises(UserError) as error:
-        compare([copy], tmp_path / "page.html")
+        write_comparison([copy], tmp_path / "page.html")
     assert words in str(error.value)
     assert not (tmp_path / "page.html").exists()
 
 
 def test_report_says_where_it_takes_images_from(evaluated, tmp_path, capsys):
-    compare([evaluated], tmp_path / "page.html")
+    write_comparison([evaluated], tmp_path / "page.html")
     images = evaluated.with_name("evaluation_images")
     assert f"HR images of evaluation_images: {images}" in capsys.readouterr().err
 

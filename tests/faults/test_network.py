@@ -140,7 +140,8 @@ def test_what_has_to_be_fetched_is_named_before_anything_is_written(network, tmp
         "train.py",
         *small.arguments("--config.finetune.weights.perceptual=1.0", "--config.perceptual.network=vgg19"),
     )
-    announcement, sentence = result.stderr.splitlines()
+    devices, announcement, sentence = result.stderr.splitlines()
+    assert devices == "training on 1 x cpu"
     assert (
         "fetching VGG-19 (548 MB) from https://download.pytorch.org/models/vgg19-dcbb9e9d.pth to"
         in announcement

@@ -8,9 +8,10 @@ from command_line import REPOSITORY
 
 IN_A_CALLBACK = """
 import gc, signal, sys, time
-from decloss_jax.commands import scripts
+from argparse import Namespace
+from decloss_jax.commands import program
 
-def main(arguments):
+def main(options):
     def callback(phase, info):
         gc.callbacks.remove(callback)
         signal.raise_signal(signal.{name})
@@ -20,23 +21,24 @@ def main(arguments):
     time.sleep(60)
     print("went on")
 
-scripts.run(main, resumes={resumes})
+program.start("-c", lambda arguments: Namespace(main=main, resumes={resumes}))
 """
 AT_THE_END = """
 import signal
-from decloss_jax.commands import scripts
+from argparse import Namespace
+from decloss_jax.commands import program
 
-def main(arguments):
-    raise scripts.Terminated(143)
+def main(options):
+    raise program.Terminated(143)
 
-complain = scripts.report_stop
+complain = program.report_stop
 def report_and_signal(*arguments, **options):
     status = complain(*arguments, **options)
     signal.raise_signal(signal.SIGTERM)
     return status
 
-scripts.report_stop = report_and_signal
-scripts.run(main, resumes=True)
+program.report_stop = report_and_signal
+program.start("-c", lambda arguments: Namespace(main=main, resumes=True))
 """
 
 

@@ -10,7 +10,7 @@ import pytest
 from decloss_jax.losses.contrast import spatial_contrast, spatial_contrast_dense
 
 FORMS = (functools.partial(spatial_contrast, tile_size=5), spatial_contrast_dense)
-TEMPERATURES = ((0.5, 1.5), (1.5, 0.5), (0.1, 0.1), (1.0, 10.0))
+TEMPERATURES = ((0.5, 1.5), (1.0, 10.0))
 
 
 @functools.cache

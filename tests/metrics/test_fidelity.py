@@ -36,6 +36,15 @@ def test_psnr_of_a_constant_difference():
     assert psnr(hr + 5, hr, crop_border=0, channel="y") == pytest.approx(expected, abs=1e-9)
 
 
+def test_psnr_in_strips_equals_one_mean():
+    sr, hr = random_pair((37, 9, 3))
+    difference = sr.astype(np.float64) - hr
+    luma = difference @ [65.481, 128.553, 24.966] / 255
+    for channel, errors in (("rgb", difference), ("y", luma)):
+        expected = 10 * math.log10(255**2 / np.mean(errors**2))
+        assert psnr(sr, hr, crop_border=0, channel=channel) == pytest.approx(expected, abs=1e-12)
+
+
 def test_psnr_of_equal_images_is_infinite():
     _, hr = random_pair()
     assert psnr(hr, hr, crop_border=0) == math.inf
@@ -72,7 +81,7 @@ def ssim_by_loops(sr, hr):
 
 
 def test_ssim_equals_loops():
-    sr, hr = random_pair()
+    sr, hr = random_pair((33, 21, 3))  # 23 rows of windows: two strips
     expected = np.mean([ssim_by_loops(sr[..., c].astype(float), hr[..., c].astype(float)) for c in range(3)])
     assert ssim(sr, hr, crop_border=0) == pytest.approx(expected, abs=1e-10)
 

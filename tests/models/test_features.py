@@ -8,7 +8,7 @@ import torch
 from torch_trunks import randomize, to_convolutions, torch_features, torch_trunk
 
 from decloss_jax.checks import UserError
-from decloss_jax.models.features import extract_features, normalize_imagenet, valid_sizes
+from decloss_jax.models.features import extract_features, max_pool_2x2, normalize_imagenet, valid_sizes
 
 # Tap and torchvision's index of the layer whose output it is.
 INDICES = {
@@ -73,6 +73,28 @@ def test_extract_features_computes_no_more_than_the_taps_need():
     assert convolutions(["relu1_2"]) == 2
     assert convolutions(["conv3_1", "relu1_1"]) == 5
     assert convolutions(["conv5_3"]) == 13
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 5)])
+def test_max_pool_2x2_and_its_gradient_equal_torch_also_for_equal_values(size):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, (2, *size, 4)).astype(np.float32)  # few values: in most windows some are equal
+    y, pull_back = jax.vjp(max_pool_2x2, x)
+    slopes = rng.random(y.shape, np.float32)
+    nchw = torch.from_numpy(x.transpose(0, 3, 1, 2)).requires_grad_()
+    expected = torch.nn.functional.max_pool2d(nchw, 2)
+    expected.backward(torch.from_numpy(slopes.transpose(0, 3, 1, 2)))
+    np.testing.assert_array_equal(y, expected.detach().permute(0, 2, 3, 1))
+    np.testing.assert_array_equal(pull_back(slopes)[0], nchw.grad.permute(0, 2, 3, 1))
+
+
+def test_max_pool_2x2_passes_nan_on_and_has_a_gradient_without_scatter_or_sort():
+    x = np.zeros((4, 2, 2, 1), np.float32)
+    x[np.arange(4), [0, 0, 1, 1], [0, 1, 0, 1]] = np.nan
+    assert np.isnan(max_pool_2x2(x)).all()
+    text = str(jax.make_jaxpr(jax.grad(lambda x: max_pool_2x2(x).sum()))(x))
+    assert "select" in text
+    assert not any(word in text for word in ("scatter", "sort", "reduce_window"))
 
 
 def test_normalize_imagenet_is_torchvisions():

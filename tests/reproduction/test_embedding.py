@@ -7,12 +7,19 @@ import pytest
 from PIL import Image
 
 from decloss_jax.evaluation.run import open_sets
-from decloss_jax.reproduction.embedding import as_csv, distances_to_hr, draw, embed, mini_patches, most_varied
+from decloss_jax.reproduction.embedding import (
+    as_csv,
+    cut_mini_patches,
+    distances_to_hr,
+    draw,
+    embed,
+    most_varied,
+)
 
 
 def test_mini_patches_are_the_squares_of_the_detail():
     detail = np.random.default_rng(0).integers(0, 256, (17, 26, 3), np.uint8)
-    patches = mini_patches(detail)
+    patches = cut_mini_patches(detail)
     assert patches.shape == (2 * 3, 8 * 8 * 3)
     np.testing.assert_allclose(patches[4] * 255, detail[8:16, 8:16].ravel(), atol=1e-4)
 

@@ -10,18 +10,21 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from command_line import CACHE, REPOSITORY, assert_one_sentence, run
+from command_line import CACHE, REPOSITORY, run
 from PIL import Image
 
+import decloss_jax
+from decloss_jax import checks
+from decloss_jax.commands import cli
 from decloss_jax.reproduction.paper import EXPERIMENTS
-from decloss_jax.reproduction.runs import Settings, config_hash, row_config
+from decloss_jax.reproduction.runs import Settings, computing_fields, config_hash, import_config, row_config
 from decloss_jax.workdir import checkpoint, journal
 
 TINY = {
     "data.source": "photographs",
     "data.cache_dir": str(CACHE / "photographs"),
     "data.crop_size": 32,
-    "batch_size": 4,
+    "batch_size": 8,
     "model.features": 4,
     "model.blocks": 1,
     "pretrain.steps": 20,
@@ -34,16 +37,31 @@ TINY = {
 LOSSES = {"01_edsr_l1": "l1 1", "02_edsr_decloss": "decloss 3e-05, l1 0.01"}
 
 
-def reproduce(folder: Path, *arguments: str):
-    """Reproduces in miniature; a --test or --set among the arguments counts before these."""
+def words_of(folder: Path, *arguments: str) -> list[str]:
+    """The words of a miniature; a --test or --set among the arguments counts before these."""
     changes = list(arguments[arguments.index("--set") + 1 :]) if "--set" in arguments else []
     words = arguments[: arguments.index("--set")] if changes else arguments
-    return run(
-        "decloss_jax",
+    return [
         *("reproduce", "--scale", "mini", "--test", "photographs", *words),
         *("--runs", str(folder / "runs"), "--out", str(folder / "out")),
         *("--set", *(f"{name}={value}" for name, value in TINY.items()), *changes),
-    )
+    ]
+
+
+def reproduce(folder: Path, *arguments: str):
+    """Reproduces in miniature, in a process of its own."""
+    return run("decloss_jax", *words_of(folder, *arguments))
+
+
+@pytest.fixture
+def reproduce_here(capsys, monkeypatch):
+    """Reproduces in miniature in this process, where nothing is trained; returns the status and messages."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE / "xla"))
+
+    def call(folder: Path, *arguments: str) -> tuple[int, str]:
+        return cli.main(words_of(folder, *arguments)), capsys.readouterr().err
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +110,7 @@ def test_reproduce_takes_the_cost_from_the_journal(reproduced):
     workdir = reproduced / "runs" / f"edsr-decloss-l1-seed0-{row['config_hash']}"
     speeds = [line["images_per_second"] for line in journal.read(workdir)[1]]
     assert row["images_per_second"] == pytest.approx(np.median(speeds))
-    assert row["seconds_per_step"] == pytest.approx(4 / np.median(speeds))
+    assert row["seconds_per_step"] == pytest.approx(8 / np.median(speeds))
 
 
 def test_reproduce_trains_stage_1_once_for_all_rows(reproduced):
@@ -118,17 +136,16 @@ def test_reproduce_ends_where_train_does(reproduced, tmp_path):
     assert result.returncode == 0, result.stderr
     record = json.loads((reproduced / "out" / "table1.json").read_text())
     workdir = reproduced / "runs" / f"edsr-decloss-l1-seed0-{record['rows'][2]['config_hash']}"
-    ours, expected = (checkpoint.load_generator(folder)[1] for folder in (workdir, tmp_path / "run"))
+    ours, expected = (checkpoint.load_checkpoint(folder)[1] for folder in (workdir, tmp_path / "run"))
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_reproduce_again_trains_and_measures_nothing(reproduced):
+def test_reproduce_again_trains_and_measures_nothing(reproduced, reproduce_here):
     journals = {path: path.read_bytes() for path in (reproduced / "runs").glob("*/journal.jsonl")}
     before = (reproduced / "out" / "table1.json").read_bytes()
-    result = reproduce(reproduced, "table1", "--only", "1", "2", "--seeds", "0", "1")
-    assert result.returncode == 0, result.stderr
-    assert "evaluating" not in result.stderr
+    status, said = reproduce_here(reproduced, "table1", "--only", "1", "2", "--seeds", "0", "1")
+    assert (status, "evaluating" in said) == (0, False), said
     assert journals == {path: path.read_bytes() for path in journals}
     assert (reproduced / "out" / "table1.json").read_bytes() == before
 
@@ -147,14 +164,17 @@ def test_reproduce_goes_on_where_it_was_cut_off_and_keeps_the_other_rows(reprodu
     assert all(f"| {name} |" in text for name in LOSSES)
 
 
-def test_reproduce_does_not_mix_settings_in_one_table(reproduced):
+def test_reproduce_does_not_mix_settings_in_one_table(reproduced, reproduce_here):
     before = (reproduced / "out" / "table1.json").read_bytes()
-    result = reproduce(reproduced, "table1", "--only", "1", "--set", "pretrain.steps=5")
-    assert_one_sentence(result, "--out", "overrides")
+    status, said = reproduce_here(reproduced, "table1", "--only", "1", "--set", "pretrain.steps=5")
+    devices, sentence = said.splitlines()
+    assert (status, devices) == (2, "reproducing on 8 x cpu")
+    assert "--out" in sentence
+    assert "overrides" in sentence
     assert (reproduced / "out" / "table1.json").read_bytes() == before
 
 
-def test_reproduce_measures_again_what_changed(reproduced, tmp_path):
+def test_reproduce_measures_again_what_changed(reproduced, reproduce_here, tmp_path):
     """Other images under the same name are other images."""
     pictures = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3), np.uint8)
     values = []
@@ -162,16 +182,16 @@ def test_reproduce_measures_again_what_changed(reproduced, tmp_path):
         folder = tmp_path / place / "Set" / "HR"
         folder.mkdir(parents=True)
         Image.fromarray(picture).save(folder / "one.png")
-        result = reproduce(reproduced, "table3", "--only", "Bicubic", "--test", str(folder.parent))
-        assert result.returncode == 0, result.stderr
+        status, said = reproduce_here(reproduced, "table3", "--only", "Bicubic", "--test", str(folder.parent))
+        assert status == 0, said
         (row,) = json.loads((reproduced / "out" / "table3.json").read_text())["rows"]
         values.append(row["datasets"]["Set"]["psnr_rgb"])
     assert values[0] != values[1]
 
 
-def test_reproduce_figure5_draws_the_networks_of_table_1(reproduced):
-    result = reproduce(reproduced, "figure5", "--only", "1", "2", "--seeds", "0", "1")
-    assert result.returncode == 0, result.stderr
+def test_reproduce_figure5_draws_the_networks_of_table_1(reproduced, reproduce_here):
+    status, said = reproduce_here(reproduced, "figure5", "--only", "1", "2", "--seeds", "0", "1")
+    assert status == 0, said
     record = json.loads((reproduced / "out" / "figure5.json").read_text())
     values = [row["datasets"]["photographs"] for row in record["rows"]]
     of_each = [[v[name] for v in values] for name in ("icoo", "lpips_alex")]
@@ -182,9 +202,9 @@ def test_reproduce_figure5_draws_the_networks_of_table_1(reproduced):
     assert (reproduced / "out" / "figure5.png").stat().st_size > 10_000
 
 
-def test_reproduce_figure2_shows_where_the_mini_patches_of_the_first_two_rows_lie(reproduced):
-    result = reproduce(reproduced, "figure2")
-    assert result.returncode == 0, result.stderr
+def test_reproduce_figure2_shows_where_the_mini_patches_of_the_first_two_rows_lie(reproduced, reproduce_here):
+    status, said = reproduce_here(reproduced, "figure2")
+    assert status == 0, said
     lines = list(csv.DictReader((reproduced / "out" / "figure2-photographs.csv").open()))
     rows = [row.name for row in EXPERIMENTS["table1"].rows[:2]]
     assert {line["source"]: 256 for line in lines} == dict.fromkeys(["HR", *rows], 256)
@@ -196,19 +216,25 @@ def test_reproduce_figure2_shows_where_the_mini_patches_of_the_first_two_rows_li
 
 
 @pytest.mark.parametrize(
-    ("target", "rows", "differing"),
+    ("target", "differing"),
     [
-        ("table2", ["table2/p4", "table2/p8"], {"decloss.patch_size", "decloss.threshold_db"}),
-        ("figure6", ["t_pos = 2.0", "t_neg = 0.5"], {"decloss.t_pos", "decloss.t_neg"}),
+        ("table2", {"decloss.patch_size", "decloss.threshold_db"}),
+        ("figure6", {"decloss.t_pos", "decloss.t_neg"}),
     ],
 )
-def test_reproduce_trains_the_rows_of_the_other_experiments(reproduced, target, rows, differing):
-    result = reproduce(reproduced, target, "--only", *rows)
+def test_rows_of_the_other_experiments_differ_in_what_they_are_about(tmp_path, target, differing):
+    settings = Settings("mini", {}, tmp_path, ["photographs"])
+    fields = [computing_fields(row_config(row, 0, settings)) for row in EXPERIMENTS[target].rows]
+    assert {name for name in fields[0] if len({str(each[name]) for each in fields}) > 1} == differing
+
+
+def test_reproduce_figure6_trains_and_draws_a_temperature(reproduced):
+    no_vgg = ("--set", "finetune.weights.perceptual=0")
+    result = reproduce(reproduced, "figure6", "--only", "t_neg = 0.5", *no_vgg)
     assert result.returncode == 0, result.stderr
-    record = json.loads((reproduced / "out" / f"{target}.json").read_text())
-    assert [row["row"] for row in record["rows"]] == rows
-    first, second = (row["fields"] for row in record["rows"])
-    assert {name for name in first if first[name] != second[name]} == differing
+    (row,) = json.loads((reproduced / "out" / "figure6.json").read_text())["rows"]
+    assert (row["row"], row["fields"]["decloss.t_neg"]) == ("t_neg = 0.5", 0.5)
+    assert (reproduced / "out" / "figure6.png").stat().st_size > 10_000
 
 
 def test_a_weight_from_the_command_line_is_for_rows_that_have_the_term(tmp_path):
@@ -241,6 +267,17 @@ def test_the_hash_of_a_row_ignores_what_it_does_not_read(tmp_path):
     assert configs[0][2].to_dict() == configs[1][2].to_dict()  # or the workdir of one would refuse the other
 
 
+def test_import_config_looks_beside_the_package_and_in_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert import_config("base").get_config().batch_size == 32  # of the checkout
+    installed = tmp_path / "site-packages" / "decloss_jax" / "__init__.py"
+    monkeypatch.setattr(decloss_jax, "__file__", str(installed))
+    with pytest.raises(checks.UserError, match=r"configs/base.py: expected the configs of the repository"):
+        import_config("base")
+    monkeypatch.chdir(REPOSITORY)
+    assert import_config("table1/01_edsr_l1").get_config().finetune.steps == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -251,10 +288,13 @@ def test_the_hash_of_a_row_ignores_what_it_does_not_read(tmp_path):
         ),
         (["table2", "--only", "1", "--set", "batch_size"], ["--set", "FIELD=VALUE"]),
         (["table2", "--only", "1", "--set", "batch_size=many"], ["--set batch_size", "type"]),
-        (["table1", "--only", "1", "--train", "nowhere"], ["data.root", "nowhere"]),
+        (
+            ["table1", "--only", "1", "--train", "nowhere", "--set", "data.source=folder"],
+            ["data.root", "nowhere"],
+        ),
         (["table1", "--only", "1", "--test", "nowhere"], ["--test", "nowhere"]),
         (
-            ["table1", "--only", "2", "--set", "data.source=photographs", "decloss.patch_size=7"],
+            ["table1", "--only", "2", "--set", "decloss.patch_size=7"],
             ["patch_size", "7"],
         ),
         (["table1", "--only", "2", "--set", "seed=5"], ["--set seed", "--seeds"]),
@@ -262,18 +302,13 @@ def test_the_hash_of_a_row_ignores_what_it_does_not_read(tmp_path):
         (["table3", "--only", "SRFlow"], ["--only", "SRFlow"]),
     ],
 )
-def test_reproduce_answers_a_mistake_with_one_sentence(tmp_path, arguments, words):
-    result = run(
-        "decloss_jax",
-        *("reproduce", "--scale", "mini", "--test", "photographs", *arguments),
-        *("--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")),
-    )
-    assert result.returncode == 2, result.stderr
-    last = result.stderr.splitlines()[-1]  # after those that say how far it came
-    assert last.startswith("decloss_jax reproduce: ")
-    assert "Traceback" not in result.stderr
+def test_reproduce_answers_a_mistake_with_one_sentence(tmp_path, reproduce_here, arguments, words):
+    status, said = reproduce_here(tmp_path, *arguments)
+    devices, sentence = said.splitlines()
+    assert (status, devices) == (2, "reproducing on 8 x cpu")
+    assert sentence.startswith("decloss_jax reproduce: ")
     for word in words:
-        assert word in last
+        assert word in sentence
     assert not (tmp_path / "out").exists()
 
 

@@ -114,7 +114,8 @@ def test_train_again_changes_nothing(finished):
     before = (finished / "journal.jsonl").read_bytes()
     result = run("train.py", *TINY, f"--workdir={finished}")
     assert result.returncode == 0, result.stderr
-    complete, done = result.stderr.splitlines()  # and no log of Orbax
+    devices, complete, done = result.stderr.splitlines()  # and no log of Orbax
+    assert devices == "training on 1 x cpu"
     assert complete == f"finetune: complete at step {PRETRAIN + FINETUNE}"
     assert done.startswith(f"done: pretrain to step {PRETRAIN}, finetune to step {PRETRAIN + FINETUNE}; best")
     assert (finished / "journal.jsonl").read_bytes() == before
@@ -152,7 +153,7 @@ def test_train_starts_stage_2_from_another_run(finished, tmp_path):
 
 def save_stage_1(workdir: Path, path: Path, *, res_scale: float) -> Path:
     """Saves the generator at the end of stage 1, with the residual scale in the file's notes."""
-    _, params, _ = checkpoint.load_generator(workdir, stage="pretrain")
+    _, params, _ = checkpoint.load_checkpoint(workdir, stage="pretrain")
     save_generator(path, EDSR(features=4, blocks=1, res_scale=res_scale), params)
     return path
 
@@ -233,7 +234,7 @@ def test_train_stops_at_a_loss_that_is_not_finite(tmp_path):
         (["--config.seed=-1"], ["seed", "0 to 4294967295"]),
         (["--config.validation_images=-1"], ["validation_images"]),
         (["--config=README.md"], ["README.md", "a Python file"]),
-        (["extra"], ["expected flags only, got extra"]),
+        (["extra"], ["--config.FIELD=VALUE", "got extra"]),
         (["--config=configs/edsr_decloss"], ["configs/edsr_decloss.py"]),
     ],
 )
@@ -251,7 +252,9 @@ def test_train_refuses_a_batch_that_the_devices_cannot_share(tmp_path):
 
 def test_train_refuses_the_workdir_of_another_config(finished):
     result = run("train.py", *TINY, f"--workdir={finished}", "--config.seed=1", "--config.decloss.mu=0.5")
-    assert_one_sentence(result, "seed was 0, is 1", "decloss.mu was 0.25, is 0.5", "another --workdir")
+    assert_one_sentence(
+        result, "seed was 0, is 1", "decloss.mu was 0.25, is 0.5", f"--config.init_from={finished}"
+    )
 
 
 def test_train_help_is_quick_and_complete():

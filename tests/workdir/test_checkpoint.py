@@ -11,7 +11,7 @@ from decloss_jax.models import EDSR
 from decloss_jax.training.optim import build_optimizer
 from decloss_jax.training.state import abstract_state, draw_params, start_stage
 from decloss_jax.workdir import checkpoint
-from decloss_jax.workdir.checkpoint import StageCheckpoints, load_generator
+from decloss_jax.workdir.checkpoint import StageCheckpoints, load_checkpoint
 
 MODEL = EDSR(features=4, blocks=1)
 OPTIMIZER = build_optimizer({"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8})
@@ -87,7 +87,7 @@ def flip_a_bit(directory):
 def test_damaged_steps_are_noticed_and_the_one_before_is_used(tmp_path, damage, report, capsys):
     save_steps(tmp_path, {1: None, 2: None})
     damage(tmp_path / "checkpoints" / "pretrain" / "2")
-    _, params, description = load_generator(tmp_path)
+    _, params, description = load_checkpoint(tmp_path)
     assert description["step"] == 1
     assert report in capsys.readouterr().err
     np.testing.assert_array_equal(
@@ -105,23 +105,23 @@ def test_damaged_steps_are_noticed_and_the_one_before_is_used(tmp_path, damage, 
 def test_load_generator_reads_the_last_stage_or_the_one_asked_for(tmp_path):
     save_steps(tmp_path, {3: 1.0})
     save_steps(tmp_path, {5: 1.0}, stage="finetune")
-    model, params, description = load_generator(tmp_path)
+    model, params, description = load_checkpoint(tmp_path)
     assert model == MODEL
     assert (description["stage"], description["step"]) == ("finetune", 5)
     assert jax.tree.structure(params) == jax.tree.structure(draw_params(MODEL, 0))
     assert {type(leaf) for leaf in jax.tree.leaves(params)} == {np.ndarray}
-    assert load_generator(tmp_path, stage="pretrain")[2]["step"] == 3
+    assert load_checkpoint(tmp_path, stage="pretrain")[2]["step"] == 3
 
 
 def test_load_generator_says_what_is_missing(tmp_path):
     with pytest.raises(checks.UserError, match="expected a folder with checkpoints, got none"):
-        load_generator(tmp_path / "nothing")
+        load_checkpoint(tmp_path / "nothing")
     save_steps(tmp_path, {1: None})
     with pytest.raises(checks.UserError, match="checkpoints of finetune, got checkpoints of pretrain"):
-        load_generator(tmp_path, stage="finetune")
+        load_checkpoint(tmp_path, stage="finetune")
     flip_a_bit(tmp_path / "checkpoints" / "pretrain" / "1")
     with pytest.raises(checks.UserError, match="only damaged ones"):
-        load_generator(tmp_path)
+        load_checkpoint(tmp_path)
 
 
 def test_a_bit_flip_in_any_file_is_noticed(tmp_path):
@@ -134,4 +134,4 @@ def test_a_bit_flip_in_any_file_is_noticed(tmp_path):
         assert checkpoint.find_damage(directory) is not None, path
         path.write_bytes(content)
     assert checkpoint.find_damage(directory) is None
-    assert jnp.isfinite(load_generator(tmp_path)[1]["conv_first"]["kernel"]).all()
+    assert jnp.isfinite(load_checkpoint(tmp_path)[1]["conv_first"]["kernel"]).all()

@@ -1,4 +1,4 @@
-"""What is shown of evaluations: their table, and report.html. Both are made from the saved files alone."""
+"""The table of evaluations and report.html, both made from the saved files alone."""
 
 import math
 import os
@@ -28,7 +28,6 @@ LONGEST_TITLE = 60  # characters of the names of methods in it
 FOCUS_SIDE = 48  # of what the magnifiers show, as page.js has it
 
 Pairs = Mapping[str, Mapping[str, ImagePair]]  # data set -> image -> where HR and LR lie
-Row = Mapping[str, float]
 
 
 def make_table(evaluations: Sequence[Evaluation]) -> Table:
@@ -63,7 +62,7 @@ def choose_columns(metrics: set[str]) -> list[Column]:
     return [Column(name, METRICS[name].unit, METRICS[name].better) for name in METRICS if name in metrics]
 
 
-def fill(values: Row, columns: Sequence[Column]) -> dict[str, float]:
+def fill(values: Mapping[str, float], columns: Sequence[Column]) -> dict[str, float]:
     """Returns the values of the columns, NaN where there is none."""
     return {column.name: values.get(column.name, math.nan) for column in columns}
 
@@ -74,7 +73,7 @@ def datasets_of(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def make_notes(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Says how was measured and by what."""
+    """Says how it was measured, and by what."""
     words = {name: text for e in evaluations for name, text in e.conventions.items()}
     lows = {dataset: of_set.low for e in evaluations for dataset, of_set in e.datasets.items()}
     weights = {name: sha256 for e in evaluations for name, sha256 in e.metric_weights.items()}
@@ -94,7 +93,7 @@ def make_notes(evaluations: Sequence[Evaluation]) -> list[str]:
     return notes
 
 
-def write_page(evaluations: Sequence[Evaluation], pairs: Pairs, path: Path) -> None:
+def write_report(evaluations: Sequence[Evaluation], pairs: Pairs, path: Path) -> None:
     """Writes the page of evaluations that compare, whose methods differ in name.
 
     Args:
@@ -234,7 +233,7 @@ def make_scene(
     return Scene(image, describe_part(place, whole.shape), width, height, focus, versions)
 
 
-def make_score(row: Row) -> str:
+def make_score(row: Mapping[str, float]) -> str:
     """Writes the values that stand below a picture."""
     columns = score_columns(choose_columns(set(row)))
     return " / ".join(column.write(row[column.name]) for column in columns)

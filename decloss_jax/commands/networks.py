@@ -1,0 +1,172 @@
+"""Commands that work with a network: upscale, convert, compare-torch."""
+
+import argparse
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+from decloss_jax import checks
+from decloss_jax.commands import program
+from decloss_jax.host import console
+
+FORMATS = ("png", "jpg", "webp", "tif", "bmp")
+NETWORK = "a .pth, .pt or .safetensors file of a network, or the workdir of a run"
+
+
+def add_res_scale(parser: argparse.ArgumentParser) -> None:
+    """Adds the option for what files of EDSR do not record."""
+    parser.add_argument(
+        "--res-scale",
+        type=float,
+        help="EDSR's residual scale, if the file does not record it (default: 0.1 for 32 x 256, else 1)",
+    )
+
+
+def add_upscale(parser: argparse.ArgumentParser) -> None:
+    """Describes the command line of `upscale_pictures`."""
+    parser.add_argument("input", type=program.path, help="a picture, or a folder of pictures")
+    parser.add_argument("output", type=program.path, help="the picture or the folder to write")
+    weights = parser.add_mutually_exclusive_group(required=True)
+    weights.add_argument("--weights", type=program.path, help=NETWORK)
+    weights.add_argument(
+        "--interpolate", metavar="A,B,ALPHA", help="(1 - ALPHA) times the weights of A plus ALPHA times B's"
+    )
+    add_res_scale(parser)
+    parser.add_argument("--self-ensemble", action="store_true", help="average over eight flips and turns")
+    parser.add_argument("--format", choices=FORMATS, help="of the files written; default: as they are")
+    parser.add_argument("--tile", type=int, help="largest side that the network sees at once, in LR pixels")
+    parser.add_argument(
+        "--overlap", type=int, help="LR pixels that tiles see beyond their part (docs/upscaling.md)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+
+
+def upscale_pictures(options: argparse.Namespace) -> int:
+    """Upscales a picture or a folder of pictures; status 2 when one of them failed."""
+    import jax
+
+    from decloss_jax import inference
+    from decloss_jax.inference.files import upscale_files
+
+    program.prepare_jax("upscaling")
+    if options.interpolate is not None:
+        model, params, line = interpolate_networks(options.interpolate, options.res_scale)
+    else:
+        model, params, line = open_network(options.weights, options.res_scale)
+    console.say(line)
+    tile, overlap = inference.choose_tiles(model, options.tile, options.overlap, jax.local_devices())
+    network = functools.partial(
+        inference.upscale,
+        model,
+        inference.on_local_devices(params),
+        tile=tile,
+        overlap=overlap,
+        self_ensemble=options.self_ensemble,
+    )
+    problems = upscale_files(
+        network,
+        options.input,
+        options.output,
+        scale=model.scale,
+        ending=options.format and f".{options.format}",
+        overwrite=options.overwrite,
+    )
+    for problem in problems:
+        program.complain("decloss_jax upscale", problem)
+    return 2 if problems else 0
+
+
+def add_convert(parser: argparse.ArgumentParser) -> None:
+    """Describes the command line of `convert_weights`."""
+    parser.add_argument("input", type=program.path, help=NETWORK)
+    parser.add_argument(
+        "output", type=program.path, help="file to write: .safetensors, .pth or .pt (BasicSR's names)"
+    )
+    add_res_scale(parser)
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+
+def convert_weights(options: argparse.Namespace) -> None:
+    """Writes the weights of one file to another, under BasicSR's names."""
+    from decloss_jax.weights import save_generator
+
+    check_new(options.output, options.overwrite)
+    model, params, line = open_network(options.input, options.res_scale)
+    save_generator(options.output, model, params)
+    print(console.printable(f"{line} -> {options.output}"))
+
+
+def add_compare_torch(parser: argparse.ArgumentParser) -> None:
+    """Describes the command line of `compare_with_torch`."""
+    parser.add_argument("--weights", type=program.path, help=f"{NETWORK}, to compare on")
+    add_res_scale(parser)
+
+
+def compare_with_torch(options: argparse.Namespace) -> int:
+    """Prints how far each part is from PyTorch; status 1 when one is further than its bound."""
+    from decloss_jax.compare_torch import compare
+
+    program.prepare_jax("comparing")
+    network = None
+    if options.weights is not None:
+        model, params, line = open_network(options.weights, options.res_scale)
+        print(console.printable(line))
+        network = (model, params)
+    return 0 if compare(network) else 1
+
+
+def open_network(path: str | Path, res_scale: float | None) -> tuple[Any, Any, str]:
+    """Loads a network; returns model, parameters and a line on it."""
+    from decloss_jax.weights import describe
+    from decloss_jax.workdir.network import load_network
+
+    model, params, description = load_network(path, res_scale=res_scale)
+    return model, params, describe(description)
+
+
+def interpolate_networks(text: str, res_scale: float | None) -> tuple[Any, Any, str]:
+    """Loads two networks and mixes their parameters; returns model, parameters and a line on them."""
+    from decloss_jax.weights import interpolate
+
+    first, second, amount = parse_interpolation(text)
+    model, params, line = open_network(first, res_scale)
+    other_model, other_params, other_line = open_network(second, res_scale)
+    checks.check(
+        model == other_model,
+        "--interpolate",
+        expected=f"two networks of one kind; the first is {line}",
+        got=other_line,
+        remedy="choose networks that one training has begun and another gone on with",
+    )
+    mixed = interpolate(params, other_params, amount)
+    return model, mixed, f"{1 - amount:g} x ({line}) + {amount:g} x ({other_line})"
+
+
+def parse_interpolation(text: str) -> tuple[str, str, float]:
+    """Parses A,B,ALPHA."""
+    parts = text.split(",")
+    try:
+        first, second, amount = parts[0], parts[1], float(parts[2])
+    except (IndexError, ValueError):
+        parts = []
+    checks.check(
+        len(parts) == 3,
+        "--interpolate",
+        expected="A,B,ALPHA, two files of weights and a number",
+        got=text,
+        remedy="write for instance --interpolate psnr.pth,gan.pth,0.8",
+    )
+    checks.check_range("ALPHA of --interpolate", amount, 0, 1)
+    return first, second, amount
+
+
+def check_new(path: Path, overwrite: bool) -> None:
+    """Raises `UserError` for a file that is there already, unless it may be replaced."""
+    checks.check(
+        overwrite or not os.path.lexists(path),
+        str(path),
+        expected="a new file",
+        got="an existing one",
+        remedy="choose another name or give --overwrite",
+    )

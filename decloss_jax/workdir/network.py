@@ -1,0 +1,51 @@
+"""Loads a trained network, wherever it lies: in a file of weights or in the workdir of a run."""
+
+from pathlib import Path
+from typing import Any
+
+from flax import linen as nn
+
+from decloss_jax import checks
+from decloss_jax.host import files
+from decloss_jax.weights import load_generator
+from decloss_jax.workdir.checkpoint import load_checkpoint
+
+
+def load_network(
+    path: str | Path, *, stage: str | None = None, res_scale: float | None = None
+) -> tuple[nn.Module, Any, dict[str, Any]]:
+    """Loads the generator in a file of weights, or in the newest checkpoint of a run.
+
+    Args:
+        path: a .safetensors, .pth or .pt file, or a workdir of train.py.
+        stage: of a run, "pretrain" or "finetune"; by default the last one that has a checkpoint.
+        res_scale: EDSR's residual scale, for a file that does not record it.
+
+    Returns:
+        The Flax model, its parameters (NumPy arrays), and a description that JSON can hold: that of
+        `weights.load_generator` or of `checkpoint.load_checkpoint`; `weights.describe` makes a line of it.
+
+    Raises:
+        UserError: no network at `path`, or an option that does not belong to it.
+    """
+    path = files.expand(path)
+    checks.check(
+        path.exists(),
+        str(path),
+        expected="a file of weights or the workdir of a run",
+        got="nothing there",
+        remedy="check the path",
+    )
+    if not path.is_dir():
+        checks.check(
+            stage is None, "stage", expected=f"none for the file {path}", got=stage, remedy="leave it out"
+        )
+        return load_generator(path, res_scale=res_scale)
+    checks.check(
+        res_scale is None,
+        "res_scale",
+        expected="none for a run, whose config has it",
+        got=res_scale,
+        remedy="leave it out",
+    )
+    return load_checkpoint(path, stage=stage)
