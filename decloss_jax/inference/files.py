@@ -163,9 +163,7 @@ def find_files(source: Path, target: Path) -> list[Path]:
     """
     inside = os.path.realpath(target)
     found: list[Path] = []
-    above: dict[
-        str, tuple[str, ...]
-    ] = {}  # of each folder, the real paths of it and of those that it lies in
+    above: dict[str, tuple[str, ...]] = {}  # folder -> the real paths of it and of those that it lies in
     for folder, folders, names in os.walk(source, followlinks=True):
         here = os.path.realpath(folder)
         line = (*above.get(os.path.dirname(folder), ()), here)
