@@ -90,6 +90,11 @@ def describe_protocol(protocol: Protocol, scale: int) -> dict[str, object]:
             "LPIPS v0.1 with VGG-16 fed with 0..255, whole images: reproduces Table 3 of the paper, "
             "compares with nothing else"
         )
+    if "niqe" in used:
+        words["niqe"] = (
+            f"no reference; Y rounded to 8 bits, {protocol.crop_border} pixels cut off each side; "
+            "mean over the images that hold at least two blocks of 96x96 pixels that are not flat"
+        )
     if "icoo" in used:
         words["icoo"] = (
             f"mini-patches of all images, {ROUNDS} rounds, seed {ICOO_SEED}; depends on their number; "

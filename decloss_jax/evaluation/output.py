@@ -143,6 +143,8 @@ def write_method(
     (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
 
 
-def json_value(value: float) -> float | str:
-    """Returns the value as JSON can hold it: infinity (as PSNR of equal images) becomes "inf"."""
+def json_value(value: float) -> float | str | None:
+    """Returns the value as JSON can hold it: infinity (as PSNR of equal images) becomes "inf", NaN null."""
+    if math.isnan(value):
+        return None
     return str(value) if math.isinf(value) else value

@@ -1,5 +1,6 @@
 """One evaluation, from images to files: rows.csv, summary.json, report.html and the pictures."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,12 +196,18 @@ def measure_set(
             for name in names:
                 of_images[column].append(next_value(values, f"{dataset}/{name}"))
                 advance(f"{dataset} {method.name} {column}")
-            of_set[column] = float(np.mean(of_images[column]))
+            of_set[column] = mean_of_existing(of_images[column])
         else:
             of_set[column] = next_value(values, dataset)
             for _ in names:
                 advance(f"{dataset} {method.name} {column}")
     return Result(dataset, method, names, of_images, of_set)
+
+
+def mean_of_existing(values: Sequence[float]) -> float:
+    """Averages the values that are not NaN, as NIQE of a small image is; NaN where there is none."""
+    existing = [value for value in values if not math.isnan(value)]
+    return float(np.mean(existing)) if existing else math.nan
 
 
 def next_value(values: Iterator[float], subject: str) -> float:

@@ -144,9 +144,9 @@ def read_rows(path: Path) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def read_value(metric: str, value: Any, path: Path) -> float:
-    """Returns a metric's value, which may be "inf", or NaN for an empty cell."""
+    """Returns a metric's value, which may be "inf", or NaN for an empty cell or null."""
     checks.look_up(METRICS, metric, f"metric in {path}")
-    if value == "":
+    if value in ("", None):
         return math.nan
     if value in ("inf", "-inf"):
         return float(value)

@@ -8,8 +8,9 @@ import numpy as np
 from decloss_jax.metrics.fidelity import psnr, ssim
 from decloss_jax.metrics.icoo import icoo
 from decloss_jax.metrics.lpips import lpips, lpips_each
+from decloss_jax.metrics.niqe import niqe, niqe_or_nan
 
-__all__ = ["METRICS", "METRIC_GROUPS", "Metric", "icoo", "lpips", "lpips_each", "psnr", "ssim"]
+__all__ = ["METRICS", "METRIC_GROUPS", "Metric", "icoo", "lpips", "lpips_each", "niqe", "psnr", "ssim"]
 
 Images = Sequence[np.ndarray]  # uint8 [H,W,3], of any sizes
 
@@ -20,8 +21,8 @@ class Metric(NamedTuple):
     """One column of a table.
 
     Attributes:
-        function: (sr_images, hr_images, *, crop_border) -> one value for each image, or one for the set. Only
-            PSNR and SSIM cut the border.
+        function: (sr_images, hr_images, *, crop_border) -> one value for each image, or one for the set; NaN
+            for an image that has none. PSNR, SSIM and NIQE cut the border.
         unit: "dB", or empty.
         better: which way is better.
         of: what has a value of its own: each "image" (the set's value is their mean), or the "set".
@@ -54,6 +55,12 @@ def each_lpips(net: str, scaling: str) -> Callable[..., Iterator[float]]:
     return measure
 
 
+def each_niqe(sr_images: Images, hr_images: Images, *, crop_border: int) -> Iterator[float]:
+    """Computes NIQE of each SR image; NaN for one that is too small. The HR images are not used."""
+    for sr in sr_images:
+        yield niqe_or_nan(sr, crop_border=crop_border)
+
+
 def icoo_of_set(sr_images: Images, hr_images: Images, *, crop_border: int) -> Iterator[float]:
     """Computes ICOO with the pool "dataset" and the seed that all evaluations share."""
     yield icoo(sr_images, hr_images, seed=ICOO_SEED)
@@ -67,6 +74,7 @@ METRICS = {
     "lpips_alex": Metric(each_lpips("alex", "official"), "", "lower", network="alexnet"),
     "lpips_vgg": Metric(each_lpips("vgg", "official"), "", "lower", network="vgg16"),
     "lpips_vgg_unscaled": Metric(each_lpips("vgg", "unscaled_255"), "", "lower", network="vgg16"),
+    "niqe": Metric(each_niqe, "", "lower"),
     "icoo": Metric(icoo_of_set, "dB", "lower", of="set"),
 }
 

@@ -17,7 +17,7 @@ from decloss_jax.compare_torch.inputs import to_torch
 from decloss_jax.evaluation.conventions import CONVENTIONS, choose_protocol
 from decloss_jax.evaluation.methods import Method, load_methods, one_by_one
 from decloss_jax.evaluation.output import folder_that_appears
-from decloss_jax.metrics import icoo, psnr, ssim
+from decloss_jax.metrics import icoo, niqe, psnr, ssim
 from decloss_jax.models import EDSR
 from decloss_jax.ops.quantize import to_uint8
 from decloss_jax.ops.resize import bicubic_downscale, bicubic_upscale
@@ -278,6 +278,24 @@ def test_run_writes_the_infinite_icoo_of_a_flat_image(tmp_path):
     evaluation.run(load_methods(names=["bicubic"]), [str(tmp_path / "Set")], tmp_path / "out", protocol)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["datasets"]["Set"] == {"images": 1, "icoo": "inf"}
+
+
+def test_run_leaves_a_cell_empty_for_an_image_without_niqe(tmp_path):
+    random = np.random.default_rng(0)
+    for name, sizes in (("Mixed", [(200, 104), (100, 100)]), ("Small", [(100, 100)])):
+        (tmp_path / name / "HR").mkdir(parents=True)
+        for i, size in enumerate(sizes):
+            image = random.integers(0, 256, (*size, 3), dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / name / "HR" / f"image_{i}.png")
+    protocol = choose_protocol("basicsr", scale=4, metrics=["niqe"])
+    roots, out = [str(tmp_path / name) for name in ("Mixed", "Small")], tmp_path / "out"
+    table = evaluation.run(load_methods(names=["bicubic"]), roots, out, protocol)
+    expected = niqe(read(out / "sr" / "Mixed" / "image_0.png"), crop_border=4)
+    lines = (out / "rows.csv").read_text().splitlines()[1:]
+    assert lines == [f"Mixed,image_0,{expected}", "Mixed,image_1,", "Small,image_0,"]
+    datasets = json.loads((out / "summary.json").read_text())["datasets"]
+    assert datasets == {"Mixed": {"images": 2, "niqe": expected}, "Small": {"images": 1, "niqe": None}}
+    assert [line.values["niqe"] for line in table.lines] == [expected, pytest.approx(float("nan"), nan_ok=True)]
 
 
 @pytest.mark.parametrize("roots", [["", "x"], ["x", ""], [" "]])
