@@ -98,7 +98,7 @@ def cut_row(normalized: np.ndarray, row: int, side: int) -> np.ndarray:
 
 
 def normalize(luma: np.ndarray) -> np.ndarray:
-    """Takes off the local mean and divides by the local deviation plus 1: [H,W] -> [H,W]; the edge repeats."""
+    """Takes off the local mean and divides by the local deviation plus 1: [H,W] -> [H,W]."""
     mean = blur(luma)
     deviation = np.sqrt(np.abs(blur(luma**2) - mean**2))
     centred = luma - mean
@@ -111,6 +111,7 @@ def blur(luma: np.ndarray) -> np.ndarray:
     offsets = np.arange(-WINDOW_RADIUS, WINDOW_RADIUS + 1)
     weights = np.exp(-(offsets**2) / (2 * WINDOW_SIGMA**2))
     weights /= weights.sum()
+    # "nearest" repeats the pixels at the edge.
     rows = scipy.ndimage.correlate1d(luma, weights, axis=0, mode="nearest")
     return scipy.ndimage.correlate1d(rows, weights, axis=1, mode="nearest")
 
