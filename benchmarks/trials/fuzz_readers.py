@@ -35,7 +35,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests" / "weights")]
 
 from decloss_jax.checks import UserError
-from decloss_jax.models import EDSR, RRDBNet
+from decloss_jax.models import EDSR, RRDBNet, VGGDiscriminator
 from decloss_jax.weights import dialects, load_generator, read_torch, save_generator
 from decloss_jax.weights.discriminators import discriminator_variables, state_dict_shapes
 from decloss_jax.weights.torch_reader import refusals_as_user_errors
@@ -145,7 +145,7 @@ def torch_contents(rrdb: dict[str, np.ndarray]) -> list[tuple[str, dict]]:
         ("generator", {"params_ema": state, "epoch": 3}),
         ("generator", {"state_dict": mixed | state}),
         *(("generator", network.state_dict()) for network in networks),
-        ("discriminator", tensors(state_dict_shapes([1, 2], 1))),
+        ("discriminator", tensors(state_dict_shapes(VGGDiscriminator(features=1, input_size=4, stages=2)))),
         ("vgg19", tensors(vgg19)),
     ]
 

@@ -22,7 +22,6 @@ from decloss_jax.compare_torch.inputs import (
     to_torch,
 )
 from decloss_jax.losses import adversarial
-from decloss_jax.models import VGGDiscriminator
 from decloss_jax.weights.discriminators import discriminator_variables
 
 FEATURES = 8
@@ -34,8 +33,7 @@ def compare_discriminator() -> Iterator[Comparison]:
     torch.manual_seed(0)
     twin = torch_networks.Discriminator(images.shape[1], FEATURES)
     twin(to_torch(images))  # moves the running statistics away from where they begin
-    attributes, variables = discriminator_variables(state_of(twin))
-    model = VGGDiscriminator(features=attributes["features"], input_size=attributes["input_size"])
+    model, variables = discriminator_variables(state_of(twin))
 
     def logits(variables: Any, images: Any) -> jax.Array:
         return model.apply(variables, images, train=True, mutable="batch_stats")[0]

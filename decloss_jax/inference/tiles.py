@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from decloss_jax import checks
 from decloss_jax.host import console, parallel
-from decloss_jax.models import EDSR, RRDBNet
+from decloss_jax.models import EDSR, MSRResNet, RRDBNet, SRResNet
 from decloss_jax.ops.padding import Size
 
 SMALLEST_TILE = 32
@@ -44,10 +44,16 @@ def geometry(model: Any) -> Geometry:
     return checks.look_up(GEOMETRIES, type(model), "generator")(model)
 
 
-def edsr_geometry(model: EDSR) -> Geometry:
+def edsr_geometry(model: EDSR | SRResNet) -> Geometry:
     """Two 3x3 convolutions a block, one before and one after them; the overlap makes tiles exact."""
     radius = 2 * model.blocks + 2
     return Geometry(1, radius, radius + STRIP_RADIUS, 16 * model.features)
+
+
+def msrresnet_geometry(model: MSRResNet) -> Geometry:
+    """As EDSR's, without the convolution after the blocks, and with the image among the features."""
+    radius = 2 * model.blocks + 1
+    return Geometry(1, radius, radius + STRIP_RADIUS, 12 * model.features + 12)
 
 
 def rrdb_geometry(model: RRDBNet) -> Geometry:
@@ -61,7 +67,12 @@ def rrdb_geometry(model: RRDBNet) -> Geometry:
 # Feature pixels. With Real-ESRGAN's x4plus weights the seams then stay below 0.08 of 255 levels; 80 leaves
 # 0.43, 48 leaves 5.3 (benchmarks/overlap.py). Inside a large picture the work is 1.7 times that with 48.
 RRDB_OVERLAP = 96
-GEOMETRIES: dict[type, Callable[[Any], Geometry]] = {EDSR: edsr_geometry, RRDBNet: rrdb_geometry}
+GEOMETRIES: dict[type, Callable[[Any], Geometry]] = {
+    EDSR: edsr_geometry,
+    RRDBNet: rrdb_geometry,
+    SRResNet: edsr_geometry,
+    MSRResNet: msrresnet_geometry,
+}
 
 
 def receptive_radius(model: nn.Module) -> int:

@@ -11,13 +11,31 @@ from flax.traverse_util import flatten_dict
 from decloss_jax import checks
 from decloss_jax.models.discriminator import VGGDiscriminator
 from decloss_jax.models.edsr import EDSR
+from decloss_jax.models.ranker import Ranker
 from decloss_jax.models.rrdb import RRDBNet
+from decloss_jax.models.srresnet import MSRResNet, SRResNet
 
-__all__ = ["EDSR", "MODELS", "RRDBNet", "VGGDiscriminator", "build_model", "check_params", "parameter_shapes"]
+__all__ = [
+    "EDSR",
+    "MODELS",
+    "MSRResNet",
+    "RRDBNet",
+    "Ranker",
+    "SRResNet",
+    "VGGDiscriminator",
+    "build_model",
+    "check_params",
+    "parameter_shapes",
+]
 
 LARGEST = 4096  # features, blocks, growth; a network of so many blocks would take hours to compile
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-MODELS: dict[str, type[nn.Module]] = {"edsr": EDSR, "rrdb": RRDBNet}
+MODELS: dict[str, type[nn.Module]] = {
+    "edsr": EDSR,
+    "rrdb": RRDBNet,
+    "srresnet": SRResNet,
+    "msrresnet": MSRResNet,
+}
 
 
 def build_model(config: Mapping[str, Any]) -> nn.Module:
@@ -65,7 +83,7 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
 
 
 def parameter_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every parameter of an EDSR or RRDBNet by its path, as "body_3/conv1/kernel"."""
+    """Returns the shape of every parameter of a generator by its path, as "body_3/conv1/kernel"."""
     # All blocks are alike, so one is traced: tracing RRDBNet's 23 would take a second and a half.
     single = model.clone(blocks=1)
     tree = jax.eval_shape(single.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"]

@@ -4,6 +4,7 @@ Every stage halves the image: conv{s}_0 (3x3), then conv{s}_1 (4x4, stride 2), e
 batch norm, and each with a leaky ReLU. linear1 and linear2 follow. There are as many stages as leave a map of
 4 to 7 pixels: 128 and 256 give BasicSR's two networks (five and six stages, 4x4). For 192, the patch of the
 DECLoss paper, none is published: five stages and a 6x6 map, whose convolutions are those of BasicSR's 128.
+RankSRGAN's has five for 296, and so a map of 9x9: where the number of stages is given, any size will do.
 """
 
 import functools
@@ -52,12 +53,15 @@ class VGGDiscriminator(nn.Module):
 
     Attributes:
         features: channels of the first stage.
-        input_size: side of the patches, pixels; 4, 5, 6 or 7 times a power of two (`count_stages`).
+        input_size: side of the patches, pixels; 4, 5, 6 or 7 times a power of two (`count_stages`), or, where
+            `stages` is given, any that leaves a map.
+        stages: how often a patch is halved, rounding down; None: until its side is 4 to 7 pixels.
         axis_name: inside `shard_map`, the mesh axis to average the batch statistics over; None elsewhere.
     """
 
     features: int = 64
     input_size: int = 192
+    stages: int | None = None
     axis_name: str | None = None
 
     @nn.compact
@@ -72,26 +76,45 @@ class VGGDiscriminator(nn.Module):
             remedy="make input_size the side of the patches",
         )
 
-        x = images
-        for s in range(count_stages(self.input_size)):
-            for part, (size, stride) in enumerate(CONVOLUTIONS):
-                is_first = s == part == 0
-                x = nn.Conv(
-                    self.features * min(2**s, WIDEST),
-                    (size, size),
-                    stride,
-                    padding=((1, 1), (1, 1)),
-                    use_bias=is_first,  # elsewhere the batch norm would take it away
-                    kernel_init=torch_kernel_init,
-                    bias_init=torch_bias_init(fan_in=size**2 * x.shape[-1]),
-                    name=f"conv{s}_{part}",
-                )(x)
-                if not is_first:
-                    norm = batch_norm(axis_name=self.axis_name, name=f"bn{s}_{part}")
-                    x = norm(x, use_running_average=not train)
-                x = leaky_relu(x)
+        stages = count_stages(self.input_size) if self.stages is None else self.stages
+        x = apply_vgg_stages(
+            images, features=self.features, stages=stages, train=train, axis_name=self.axis_name
+        )
         x = leaky_relu(dense(x.reshape(len(x), -1), HIDDEN, name="linear1"))
         return dense(x, 1, name="linear2")
+
+
+def apply_vgg_stages(
+    x: Array, *, features: int, stages: int, biased: bool = False, train: bool, axis_name: str | None
+) -> Array:
+    """Applies the convolutions, [N,H,W,3] -> [N,H/2^stages,W/2^stages,C], inside a compact module.
+
+    Args:
+        x: images.
+        features: channels of the first stage; each doubles them, up to eight times as many.
+        stages: number of stages.
+        biased: whether all convolutions have a bias, or the first alone: a batch norm takes it away again.
+        train: whether the batch norms use the statistics of the batch.
+        axis_name: as in `VGGDiscriminator`.
+    """
+    for s in range(stages):
+        for part, (size, stride) in enumerate(CONVOLUTIONS):
+            is_first = s == part == 0
+            x = nn.Conv(
+                features * min(2**s, WIDEST),
+                (size, size),
+                stride,
+                padding=((1, 1), (1, 1)),
+                use_bias=biased or is_first,
+                kernel_init=torch_kernel_init,
+                bias_init=torch_bias_init(fan_in=size**2 * x.shape[-1]),
+                name=f"conv{s}_{part}",
+            )(x)
+            if not is_first:
+                norm = batch_norm(axis_name=axis_name, name=f"bn{s}_{part}")
+                x = norm(x, use_running_average=not train)
+            x = leaky_relu(x)
+    return x
 
 
 def dense(x: Array, features: int, *, name: str) -> Array:

@@ -13,26 +13,12 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from decloss_jax import checks
-from decloss_jax.models.layers import conv3x3
+from decloss_jax.models.layers import ResidualBlock, conv3x3
 from decloss_jax.ops.shuffle import pixel_shuffle
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)  # mean RGB of the DIV2K training images (EDSR-PyTorch, src/option.py)
 PIXEL_RANGE = 255.0  # the range in which EDSR's weights were defined
 UPSAMPLE_FACTORS = {2: (2,), 3: (3,), 4: (2, 2), 8: (2, 2, 2)}
-
-
-class ResidualBlock(nn.Module):
-    """x + res_scale * conv2(relu(conv1(x))); no batch norm, no activation after the sum."""
-
-    features: int
-    res_scale: float
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        conv = functools.partial(conv3x3, self.features, self.features, dtype=self.dtype)
-        y = nn.relu(conv(name="conv1")(x))
-        return x + self.res_scale * conv(name="conv2")(y)
 
 
 class EDSR(nn.Module):

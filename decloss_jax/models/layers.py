@@ -1,4 +1,4 @@
-"""The convolution that the generators share, and torch's initialisers, which all networks start from."""
+"""What the generators share: convolution and residual block, and torch's initialisers."""
 
 import functools
 import math
@@ -58,3 +58,20 @@ def conv3x3(
         bias_init=bias_init,
         name=name,
     )
+
+
+class ResidualBlock(nn.Module):
+    """x + res_scale * conv2(relu(conv1(x))); no batch norm, no activation after the sum."""
+
+    features: int
+    res_scale: float
+    dtype: DTypeLike
+    kaiming_gain: float | None = None  # as in `conv3x3`
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        conv = functools.partial(
+            conv3x3, self.features, self.features, dtype=self.dtype, kaiming_gain=self.kaiming_gain
+        )
+        y = nn.relu(conv(name="conv1")(x))
+        return x + self.res_scale * conv(name="conv2")(y)

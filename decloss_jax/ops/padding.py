@@ -48,9 +48,12 @@ def side_levels(sides: list[int], levels: int) -> list[int]:
 
 
 def pad_to(images: np.ndarray, shape: Size) -> np.ndarray:
-    """Pads [...,H,W,C] with zeros at the bottom and on the right to `shape`."""
+    """Pads [...,H,W,C] to `shape` by repeating the last row and the last column.
+
+    So that interpolation sees there what it sees at an image's edge; convolutions are shown zeros instead.
+    """
     missing = [(0, side - had) for side, had in zip(shape, images.shape[-3:-1], strict=True)]
-    return np.pad(images, [(0, 0)] * (images.ndim - 3) + missing + [(0, 0)])
+    return np.pad(images, [(0, 0)] * (images.ndim - 3) + missing + [(0, 0)], mode="edge")
 
 
 def valid_mask(shape: Size, valid: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The names that EDSR's and RRDBNet's parameters have in other people's files, and the way to ours and back.
+"""The names that the generators' parameters have in other people's files, and the way to ours and back.
 
 A dialect is one table, our layer -> their layer; {i} counts the blocks from 0, {j} the three dense blocks,
 {k} their five convolutions and {u} RRDBNet's upsamplings from 1; {blocks} is the number of blocks. The old
@@ -7,7 +7,7 @@ ESRGAN numbers every layer: {up} is an upsampling, {hr} and {last} follow. Kerne
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +18,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from decloss_jax.models import parameter_shapes
 from decloss_jax.models.edsr import DIV2K_MEAN, EDSR, PIXEL_RANGE
 from decloss_jax.models.rrdb import RRDBNet
+from decloss_jax.models.srresnet import MSRResNet, SRResNet
 from decloss_jax.weights.pickles import Refusal, quote
 
-Generator = EDSR | RRDBNet
+Generator = EDSR | RRDBNet | SRResNet | MSRResNet
 
 FLOATS = tuple(map(np.dtype, ("float16", "float32", "float64", ml_dtypes.bfloat16)))
 LEAVES = {"kernel": "weight", "bias": "bias"}  # Flax's name -> torch's
 TO_HWIO, TO_OIHW = (2, 3, 1, 0), (3, 2, 0, 1)
-OTHER_FILE = "choose a file of EDSR or RRDBNet"
+OTHER_FILE = "choose a file of a generator that is known here"
 
 EDSR_SCALES = {(4, 1): 2, (9, 1): 3, (4, 2): 4, (4, 3): 8}  # first stage's widening, number of stages
 # Channels that enter (more than 3 behind a pixel-unshuffle) and number of upsamplings -> scale, unshuffle.
@@ -48,13 +49,15 @@ class Dialect:
         model: the class of the network.
         block: pattern of the keys inside block (1), by which the dialect is known and the blocks are counted.
         table: our layer -> their layer.
+        marker: key without which the blocks are those of another dialect.
         constants: keys that may be there, and must then hold these values, as our networks hold them in code.
     """
 
     name: str
-    model: type[EDSR] | type[RRDBNet]
+    model: type[Generator]
     block: str
     table: Mapping[str, str]
+    marker: str = ""
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def layer(self, ours: str, **counts: int) -> str:
@@ -137,8 +140,74 @@ BASICSR_RRDB = Dialect(
         "conv_last": "conv_last",
     },
 )
-DIALECTS = (EDSR_PYTORCH, BASICSR_EDSR, ESRGAN_OLD, ESRGAN_NEW, BASICSR_RRDB)
-WRITTEN = {EDSR: BASICSR_EDSR, RRDBNet: BASICSR_RRDB}  # the dialect in which each network is saved
+RANKSRGAN_OLD = Dialect(
+    name="RankSRGAN (old)",
+    model=SRResNet,
+    block=r"model\.1\.sub\.(\d+)\.res\.\d\..*",
+    table={
+        "conv_first": "model.0",
+        "body_{i}/conv1": "model.1.sub.{i}.res.0",
+        "body_{i}/conv2": "model.1.sub.{i}.res.2",
+        "conv_body": "model.1.sub.{blocks}",
+        "upsample_0": "model.2",
+        "upsample_1": "model.5",
+        "conv_hr": "model.8",
+        "conv_last": "model.10",
+    },
+)
+MMSR_MSRRESNET = Dialect(
+    name="MMSR MSRResNet",
+    model=MSRResNet,
+    block=r"recon_trunk\.(\d+)\.conv\d\..*",
+    table={
+        "conv_first": "conv_first",
+        "body_{i}/conv1": "recon_trunk.{i}.conv1",
+        "body_{i}/conv2": "recon_trunk.{i}.conv2",
+        "upsample_0": "upconv1",
+        "upsample_1": "upconv2",
+        "conv_hr": "HRconv",
+        "conv_last": "conv_last",
+    },
+)
+RANKSRGAN = Dialect(
+    name="RankSRGAN",
+    model=SRResNet,
+    block=MMSR_MSRRESNET.block,
+    marker="LRconv.weight",
+    table={**MMSR_MSRRESNET.table, "conv_body": "LRconv"},
+)
+BASICSR_MSRRESNET = Dialect(
+    name="BasicSR MSRResNet",
+    model=MSRResNet,
+    block=BASICSR_EDSR.block,
+    marker="upconv1.weight",
+    table={
+        "conv_first": "conv_first",
+        "body_{i}/conv1": "body.{i}.conv1",
+        "body_{i}/conv2": "body.{i}.conv2",
+        "upsample_0": "upconv1",
+        "upsample_1": "upconv2",
+        "conv_hr": "conv_hr",
+        "conv_last": "conv_last",
+    },
+)
+DIALECTS = (  # one with a marker stands before those that have its blocks
+    EDSR_PYTORCH,
+    BASICSR_MSRRESNET,
+    BASICSR_EDSR,
+    ESRGAN_OLD,
+    ESRGAN_NEW,
+    BASICSR_RRDB,
+    RANKSRGAN_OLD,
+    RANKSRGAN,
+    MMSR_MSRRESNET,
+)
+WRITTEN: dict[type[Generator], Dialect] = {
+    EDSR: BASICSR_EDSR,
+    RRDBNet: BASICSR_RRDB,
+    SRResNet: RANKSRGAN,
+    MSRResNet: BASICSR_MSRRESNET,
+}  # the dialect in which each network is saved
 
 
 def detect_dialect(tensors: Mapping[str, np.ndarray]) -> tuple[Dialect, dict[str, Any]]:
@@ -155,9 +224,8 @@ def detect_dialect(tensors: Mapping[str, np.ndarray]) -> tuple[Dialect, dict[str
     for dialect in DIALECTS:
         # Counted, not the highest number: a key like body.999999999 must not cost anything.
         blocks = len({match[1] for key in tensors if (match := re.fullmatch(dialect.block, key))})
-        if blocks:
-            read = _edsr_attributes if dialect.model is EDSR else _rrdb_attributes
-            return dialect, {"blocks": blocks, **read(dialect, tensors)}
+        if blocks and (not dialect.marker or dialect.marker in tensors):
+            return dialect, {"blocks": blocks, **ATTRIBUTES[dialect.model](dialect, tensors)}
     keys = ", ".join(map(quote, itertools.islice(tensors, 3)))
     known = ", ".join(dialect.name for dialect in DIALECTS)
     raise Refusal(f"a network that is not known here (its keys are {keys} ...)", f"choose a file of {known}")
@@ -176,6 +244,10 @@ def _edsr_attributes(dialect: Dialect, tensors: Mapping[str, np.ndarray]) -> dic
             OTHER_FILE,
         )
     return {"scale": scale, "features": features}
+
+
+def _srresnet_attributes(dialect: Dialect, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return _edsr_attributes(dialect, tensors)
 
 
 def _rrdb_attributes(dialect: Dialect, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -197,6 +269,14 @@ def _rrdb_attributes(dialect: Dialect, tensors: Mapping[str, np.ndarray]) -> dic
 def _upsampling(u: int) -> dict[str, int]:
     """Returns the counts of RRDBNet's upsampling convolution u: the old ESRGAN numbers every layer."""
     return {"u": u, "up": 3 * u}
+
+
+ATTRIBUTES: dict[type[Generator], Callable[[Dialect, Mapping[str, np.ndarray]], dict[str, Any]]] = {
+    EDSR: _edsr_attributes,
+    RRDBNet: _rrdb_attributes,
+    SRResNet: _srresnet_attributes,
+    MSRResNet: _srresnet_attributes,
+}
 
 
 def _kernel_shape(dialect: Dialect, tensors: Mapping[str, np.ndarray], ours: str) -> tuple[int, ...]:

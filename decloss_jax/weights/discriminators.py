@@ -1,8 +1,7 @@
-"""BasicSR's VGG-style discriminator: the names and shapes of its state dict, and the way to Flax variables.
+"""BasicSR's VGG-style discriminator and RankSRGAN's Ranker: their state dicts, to and from Flax variables.
 
-Stage s (from 0) has the convolutions conv{s}_0 (3x3) and conv{s}_1 (4x4, stride 2), with features * 2^s
-channels but at most 8 * features. All but conv0_0 have no bias and are followed by a batch norm, bn{s}_{0,1}.
-Then come linear1 and linear2.
+Layers have the names of our networks there, but for the Ranker's fully connected ones. Kernels are OIHW there
+and HWIO here; where linear1 sees a flattened map, its order is C, H, W there and H, W, C here.
 """
 
 import math
@@ -10,89 +9,136 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from decloss_jax.weights.dialects import FLOATS, TO_HWIO
+from decloss_jax.models import Ranker, VGGDiscriminator
+from decloss_jax.models.discriminator import HIDDEN
+from decloss_jax.models.ranker import STAGES as RANKER_STAGES
+from decloss_jax.weights.dialects import FLOATS, TO_HWIO, TO_OIHW
 from decloss_jax.weights.pickles import Refusal, quote
 
-HIDDEN = 100  # width of linear1
-WIDEST = 8  # times `features`
-OTHER_FILE = "choose a file of BasicSR's VGGStyleDiscriminator"
-BATCH_NORM = {
-    "weight": ("params", "scale"),
-    "bias": ("params", "bias"),
-    "running_mean": ("batch_stats", "mean"),
-    "running_var": ("batch_stats", "var"),
-}
+LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+RANKER_LINEAR = {"linear1": "classifier.0", "linear2": "classifier.2"}
+UNUSED = ".num_batches_tracked"  # torch counts batches for another kind of running mean
+LARGEST_STAGES = 10
+
+Judge = VGGDiscriminator | Ranker
+NAMES = {VGGDiscriminator: "discriminator", Ranker: "Ranker"}
+SOURCES = {VGGDiscriminator: "BasicSR's VGGStyleDiscriminator", Ranker: "RankSRGAN's Ranker"}
+
+Path = tuple[str, str, str]  # collection, layer, leaf
 
 
-def discriminator_variables(tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, int], dict[str, Any]]:
+def discriminator_variables(tensors: Mapping[str, np.ndarray]) -> tuple[VGGDiscriminator, dict[str, Any]]:
     """Converts the state dict of a VGGStyleDiscriminator to Flax variables, using every tensor.
 
     Args:
         tensors: as `read_torch` gives them.
 
     Returns:
-        `features` and `input_size` (pixels, square), and {"params": ..., "batch_stats": ...} in float32 with
-        the layers' own names; the rows of linear1's kernel are in the order H, W, C.
+        The network, and {"params": ..., "batch_stats": ...} in float32. Of the sizes of patches that fit, its
+        `input_size` is the smallest.
 
     Raises:
         Refusal: another network, or a missing, unknown or misshapen tensor.
     """
-    stages = len({match[1] for key in tensors if (match := re.fullmatch(r"conv(\d+)_1\.weight", key))})
-    first, linear1 = tensors.get("conv0_0.weight"), tensors.get("linear1.weight")
-    if not stages or first is None or first.ndim != 4 or linear1 is None or linear1.ndim != 2:
-        raise Refusal("another network (or one without conv0_0, conv0_1 or linear1)", OTHER_FILE)
-    features = first.shape[0]
-    widths = [features * min(2**s, WIDEST) for s in range(stages)]
-    side = math.isqrt(linear1.shape[1] // max(1, widths[-1]))
-    shapes = state_dict_shapes(widths, side)
+    features, stages, inputs = _measure(VGGDiscriminator, tensors)
+    of_one_pixel = VGGDiscriminator(features, 1 << stages, stages)
+    side = math.isqrt(inputs // state_dict_shapes(of_one_pixel)["linear1.weight"][1])
+    model = VGGDiscriminator(features, max(1, side) << stages, stages)
+    return model, _to_variables(model, tensors)
 
-    wrong = [
-        key for key in [*shapes, *tensors] if shapes.get(key) != getattr(tensors.get(key), "shape", None)
-    ]
-    if wrong:
-        key = wrong[0]
-        got = list(tensors[key].shape) if key in tensors else "none"
-        wanted = list(shapes[key]) if key in shapes else "none"
-        raise Refusal(
-            f"a discriminator whose {quote(key)} has the shape {got} instead of {wanted}", OTHER_FILE
+
+def ranker_variables(tensors: Mapping[str, np.ndarray]) -> tuple[Ranker, dict[str, Any]]:
+    """Converts the state dict of RankSRGAN's Ranker to Flax variables, using every tensor.
+
+    Args:
+        tensors: as `read_torch` gives them.
+
+    Returns:
+        The network, and {"params": ..., "batch_stats": ...} in float32.
+
+    Raises:
+        Refusal: another network, or a missing, unknown or misshapen tensor.
+    """
+    model = Ranker(_measure(Ranker, tensors)[0])
+    return model, _to_variables(model, tensors)
+
+
+def ranker_tensors(model: Ranker, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Converts a Ranker's variables to RankSRGAN's state dict; the inverse of `ranker_variables`.
+
+    Raises:
+        Refusal: variables that are not the model's.
+    """
+    flat = {path: np.asarray(leaf) for path, leaf in flatten_dict(dict(variables)).items()}
+    shapes = variable_shapes(model)
+    for path in [*flat, *shapes]:
+        got = flat[path].shape if path in flat else None
+        if got != shapes.get(path):
+            raise Refusal(f"the variable {'/'.join(path)} with the shape {got} instead of {shapes.get(path)}")
+    return {
+        their_key(model, path): np.ascontiguousarray(
+            flat[path].transpose(TO_OIHW) if flat[path].ndim == 4 else flat[path].T
         )
-
-    flat: dict[tuple[str, ...], np.ndarray] = {}
-    for key, array in tensors.items():
-        layer, leaf = key.split(".")
-        if leaf == "num_batches_tracked":
-            continue
-        if array.dtype not in FLOATS:
-            raise Refusal(f"a discriminator whose {quote(key)} holds {array.dtype}", OTHER_FILE)
-        array = array.astype(np.float32)
-        if layer.startswith("bn"):
-            collection, name = BATCH_NORM[leaf]
-            flat[collection, layer, name] = array
-        elif leaf == "bias":
-            flat["params", layer, "bias"] = array
-        else:
-            flat["params", layer, "kernel"] = _kernel(layer, array, widths[-1], side)
-    return {"features": features, "input_size": side * 2**stages}, unflatten_dict(flat)
+        for path in shapes
+    }
 
 
-def _kernel(layer: str, weight: np.ndarray, channels: int, side: int) -> np.ndarray:
-    if layer == "linear1":  # torch flattens C, H, W; images are H, W, C here
-        weight = weight.reshape(-1, channels, side, side).transpose(0, 2, 3, 1).reshape(len(weight), -1)
-    return np.ascontiguousarray(weight.transpose(TO_HWIO) if weight.ndim == 4 else weight.T)
+def variable_shapes(model: Judge) -> dict[Path, tuple[int, ...]]:
+    """Returns the shapes of parameters and running statistics by collection, layer and leaf."""
+    side = model.input_size if isinstance(model, VGGDiscriminator) else 1 << RANKER_STAGES
+    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    tree = jax.eval_shape(model.init, jax.random.key(0), images)
+    return {path: leaf.shape for path, leaf in flatten_dict(dict(tree)).items()}
 
 
-def state_dict_shapes(widths: list[int], side: int) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every tensor: `widths` are the stages' channels, `side` that of the last map."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for s, (before, width) in enumerate(zip([3, *widths], widths, strict=False)):
-        shapes[f"conv{s}_0.weight"] = (width, before, 3, 3)
-        shapes[f"conv{s}_1.weight"] = (width, width, 4, 4)
-        for norm in (f"bn{s}_0", f"bn{s}_1")[s == 0 :]:
-            shapes |= {f"{norm}.{leaf}": (width,) for leaf in BATCH_NORM}
-            shapes[f"{norm}.num_batches_tracked"] = ()
-    shapes["conv0_0.bias"] = (widths[0],)
-    shapes |= {"linear1.weight": (HIDDEN, widths[-1] * side**2), "linear1.bias": (HIDDEN,)}
-    return shapes | {"linear2.weight": (1, HIDDEN), "linear2.bias": (1,)}
+def their_key(model: Judge, path: Path) -> str:
+    """Returns the key of a variable in the state dict."""
+    _, layer, leaf = path
+    names = RANKER_LINEAR if isinstance(model, Ranker) else {}
+    return f"{names.get(layer, layer)}.{LEAVES[leaf]}"
+
+
+def state_dict_shapes(model: Judge) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of every tensor that is used, by its key in the state dict."""
+    return {
+        their_key(model, path): tuple(shape[axis] for axis in TO_OIHW) if len(shape) == 4 else shape[::-1]
+        for path, shape in variable_shapes(model).items()
+    }
+
+
+def _measure(kind: type[Judge], tensors: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
+    """Returns the channels of the first stage, the number of stages, and the inputs of linear1."""
+    stages = len({match[1] for key in tensors if (match := re.fullmatch(r"conv(\d+)_1\.weight", key))})
+    linear = RANKER_LINEAR["linear1"] if kind is Ranker else "linear1"
+    first, linear1 = (tensors.get(f"{layer}.weight", np.empty(0)) for layer in ("conv0_0", linear))
+    if not 1 <= stages <= LARGEST_STAGES or first.ndim != 4 or first.size == 0 or linear1.ndim != 2:
+        other = f"another network (or one without conv0_0, conv0_1 or {linear})"
+        raise Refusal(other, f"choose a file of {SOURCES[kind]}")
+    return first.shape[0], stages, linear1.shape[1]
+
+
+def _to_variables(model: Judge, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    network, other_file = f"a {NAMES[type(model)]}", f"choose a file of {SOURCES[type(model)]}"
+    shapes = state_dict_shapes(model)
+    used = {key: array for key, array in tensors.items() if not key.endswith(UNUSED)}
+    for key in [*shapes, *used]:
+        if key not in used or used[key].shape != shapes.get(key):
+            got = list(used[key].shape) if key in used else "none"
+            wanted = list(shapes[key]) if key in shapes else "none"
+            raise Refusal(f"{network} whose {quote(key)} has the shape {got} instead of {wanted}", other_file)
+        if used[key].dtype not in FLOATS:
+            raise Refusal(f"{network} whose {quote(key)} holds {used[key].dtype}", other_file)
+
+    flat = {}
+    side = 1 if isinstance(model, Ranker) else model.input_size >> (model.stages or 0)
+    for path in variable_shapes(model):
+        array = used[their_key(model, path)].astype(np.float32)
+        if path[1:] == ("linear1", "kernel"):  # torch flattens C, H, W; images are H, W, C here
+            array = array.reshape(HIDDEN, -1, side, side).transpose(0, 2, 3, 1).reshape(HIDDEN, -1)
+        flat[path] = np.ascontiguousarray(array.transpose(TO_HWIO) if array.ndim == 4 else array.T)
+    return unflatten_dict(flat)

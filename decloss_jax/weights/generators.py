@@ -35,7 +35,12 @@ SAFETENSORS_HEADER_LIMIT = 2**22  # bytes; some 40,000 tensors
 
 SAFETENSORS_ERRORS = (safetensors.SafetensorError, ValueError, TypeError, AttributeError)
 NAMES = {kind: name for name, kind in MODELS.items()}
-MODEL_ATTRIBUTES = {"edsr": ("res_scale",), "rrdb": ("growth",)}  # beside scale, features and blocks
+MODEL_ATTRIBUTES = {  # beside scale, features and blocks
+    "edsr": ("res_scale",),
+    "rrdb": ("growth",),
+    "srresnet": (),
+    "msrresnet": (),
+}
 
 # EDSR's residual scale leaves no trace in the weights. Published networks have 0.1 in the large one alone.
 EDSR_LARGE = {"blocks": 32, "features": 256}
@@ -61,7 +66,7 @@ def interpolate(first: Any, second: Any, amount: float) -> Any:
 def load_generator(
     path: str | Path, *, res_scale: float | None = None
 ) -> tuple[dialects.Generator, dict[str, Any], dict[str, Any]]:
-    """Loads an EDSR or an RRDBNet from a .safetensors, .pth or .pt file, whoever wrote it.
+    """Loads an EDSR, RRDBNet, SRResNet or MSRResNet from a .safetensors, .pth or .pt file, whoever wrote it.
 
     Args:
         path: the file; its dialect, scale and sizes are told from its keys and shapes.
@@ -76,8 +81,7 @@ def load_generator(
     Raises:
         UserError: a file that is not such a network, in one sentence that names what is wrong.
     """
-    in_safetensors = Path(path).suffix.lower() == ".safetensors"
-    state = read_safetensors(path) if in_safetensors else read_torch_state(path)
+    state = read_state(path)
     with refusals_as_user_errors(path, "weights of a generator"):
         dialect, attributes = dialects.detect_dialect(state.tensors)
         options: dict[str, Any] = dict(attributes)
@@ -91,7 +95,7 @@ def load_generator(
     checks.check(
         res_scale is None or dialect.model is EDSR,
         "res_scale",
-        expected="none for an RRDBNet",
+        expected="none for a network that is no EDSR",
         got=res_scale,
         remedy="leave it out",
     )
@@ -123,32 +127,51 @@ def describe(description: Mapping[str, Any]) -> str:
 
 
 def save_generator(path: str | Path, model: dialects.Generator, params: Mapping[str, Any]) -> None:
-    """Saves a generator under BasicSR's names, as .safetensors or as .pth; whole or not at all.
+    """Saves a generator, as .safetensors or as .pth, under BasicSR's names; whole or not at all.
 
-    The notes (the model's name and attributes as JSON) stand in the metadata of safetensors, and in a .pth
-    beside `params`, where PyTorch programs do not look. Equal parameters give equal files.
+    SRResNet has RankSRGAN's names. The notes (the model's name and attributes as JSON) stand in the metadata
+    of safetensors, and in a .pth beside `params`, where PyTorch programs do not look. Equal parameters give
+    equal files.
 
     Args:
         path: the file, ending in .safetensors, .pth or .pt.
-        model: an EDSR or RRDBNet.
+        model: the generator.
         params: its parameters, any arrays of float32.
 
     Raises:
         UserError: another ending, or parameters that are not the model's.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    checks.look_up(dict.fromkeys(SUFFIXES), suffix, "ending of the weights file")
+    check_suffix(path)
     name = NAMES[type(model)]
     attributes = ("scale", "features", "blocks", *MODEL_ATTRIBUTES[name])
     notes = {"format": FORMAT, "version": decloss_jax.__version__, "model": name}
     text = json.dumps(notes | {key: getattr(model, key) for key in attributes})
     with refusals_as_user_errors(path, f"parameters of {type(model).__name__}"):
         tensors = dialects.from_params(dialects.WRITTEN[type(model)], model, params)
-    if suffix in TORCH_SUFFIXES:
-        files.write_atomically(path, torch_bytes("params", tensors, text))
+    write_state(path, tensors, text)
+
+
+def check_suffix(path: str | Path) -> None:
+    """Raises `UserError` for a file whose ending is none of weights."""
+    checks.look_up(dict.fromkeys(SUFFIXES), Path(path).suffix.lower(), "ending of the weights file")
+
+
+def write_state(path: str | Path, tensors: Mapping[str, np.ndarray], notes: str) -> None:
+    """Writes tensors by their keys, and a text beside them; the format follows from the ending."""
+    if Path(path).suffix.lower() in TORCH_SUFFIXES:
+        files.write_atomically(Path(path), torch_bytes("params", tensors, notes))
     else:
-        files.write_atomically(path, safetensors.numpy.save(tensors, metadata={NOTES: text}))
+        files.write_atomically(Path(path), safetensors.numpy.save(dict(tensors), metadata={NOTES: notes}))
+
+
+def read_state(path: str | Path) -> StateDict:
+    """Reads tensors and this package's notes from a .safetensors, .pth or .pt file.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    in_safetensors = Path(path).suffix.lower() == ".safetensors"
+    return read_safetensors(path) if in_safetensors else read_torch_state(path)
 
 
 def read_safetensors(path: str | Path) -> StateDict:

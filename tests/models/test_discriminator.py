@@ -77,8 +77,7 @@ def close(actual, expected, tolerance=1e-5):
 def test_discriminator_equals_basicsr_in_training(shared):
     golden = np.load(shared / "golden" / "discriminator128.npz")
     tensors = read_torch(shared / "golden" / "discriminator128_after_one_train_forward.pth")
-    attributes, variables = discriminator_variables(tensors)
-    model = VGGDiscriminator(**attributes)
+    model, variables = discriminator_variables(tensors)
     assert shapes(variables) == shapes(abstract_variables(model))
 
     logits, _ = jax.jit(in_training(model))(variables, golden["image"])
@@ -93,9 +92,9 @@ def test_discriminator_equals_torch(size, stages, side, train):
     for name, tensor in network.state_dict().items():
         if name.startswith("bn") and tensor.ndim:
             tensor.uniform_(0.5, 1.5)
-    attributes, variables = discriminator_variables(to_arrays(network))
-    assert attributes == {"features": 4, "input_size": size}
-    model, x = VGGDiscriminator(**attributes), images(3, size)
+    model, variables = discriminator_variables(to_arrays(network))
+    assert (model.features, model.input_size, model.stages) == (4, size, stages)
+    x = images(3, size)
 
     def total(x):
         logits, update = model.apply(variables, x, train=train, mutable=["batch_stats"])

@@ -23,12 +23,11 @@ def test_shared_shapes_holds_every_size_in_few_shapes(levels):
     assert {h for h, _ in shapes.values()} <= {h for h, _ in sizes}
 
 
-def test_pad_to_adds_zeros_at_the_end():
+def test_pad_to_repeats_the_last_row_and_column():
     image = np.random.default_rng(0).random((3, 4, 2))
-    padded = pad_to(image, (5, 4))
-    np.testing.assert_array_equal(padded[:3], image)
-    assert padded.shape == (5, 4, 2)
-    assert not padded[3:].any()
+    padded = pad_to(image, (5, 6))
+    np.testing.assert_array_equal(padded[:3, :4], image)
+    np.testing.assert_array_equal(padded, image[[0, 1, 2, 2, 2]][:, [0, 1, 2, 3, 3, 3]])
 
 
 def test_valid_mask_marks_each_image():

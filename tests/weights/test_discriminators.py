@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from decloss_jax.models import VGGDiscriminator
 from decloss_jax.weights import read_torch
 from decloss_jax.weights.discriminators import discriminator_variables, state_dict_shapes
 from decloss_jax.weights.pickles import Refusal
@@ -44,8 +45,8 @@ def logits_in_training(params, image):
 
 def test_discriminator_variables_give_the_logits_of_basicsr(shared, tensors):
     golden = np.load(shared / "golden" / "discriminator128.npz")
-    attributes, variables = discriminator_variables(tensors)
-    assert attributes == {"features": 8, "input_size": 128}
+    model, variables = discriminator_variables(tensors)
+    assert (model.features, model.input_size, model.stages) == (8, 128, 5)
     logits = jax.jit(logits_in_training)(variables["params"], golden["image"])
     np.testing.assert_allclose(logits, golden["logits_train"], rtol=0, atol=1e-5)
 
@@ -59,12 +60,12 @@ def test_discriminator_variables_keep_the_running_statistics(tensors):
 
 
 def test_state_dict_shapes_count_the_published_parameters():
-    def count(widths, side):
-        shapes = state_dict_shapes(widths, side).items()
-        return sum(int(np.prod(shape)) for key, shape in shapes if "running" not in key and "num" not in key)
+    def count(model):
+        shapes = state_dict_shapes(model).items()
+        return sum(int(np.prod(shape)) for key, shape in shapes if "running" not in key)
 
-    assert count([64, 128, 256, 512, 512], 4) == 14_499_401  # BasicSR's VGG-128
-    assert count([64, 128, 256, 512, 512, 512], 4) == 21_055_049  # and VGG-256
+    assert count(VGGDiscriminator(input_size=128)) == 14_499_401  # BasicSR's
+    assert count(VGGDiscriminator(input_size=256)) == 21_055_049
 
 
 @pytest.mark.parametrize("key", ["conv0_0.weight", "conv2_1.weight", "bn3_0.running_var", "linear2.bias"])

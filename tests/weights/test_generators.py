@@ -449,7 +449,10 @@ def changed(dialect, **changes):
             "without 'tail.0.4.bias'",
         ),
         (lambda: EsrganOld(8, 2, 4, stages=4).state_dict(), "of 3 channels with 4 upsampling layers"),
-        (lambda: MsrResNet(8, 2).state_dict(), "BasicSR EDSR without 'upsample.0.weight'"),
+        (
+            lambda: {k: v for k, v in MsrResNet(8, 2).state_dict().items() if "conv_hr" not in k},
+            "BasicSR MSRResNet .* without 'conv_hr.weight', 'conv_hr.bias'",
+        ),
         (lambda: torch.nn.Linear(2, 2).state_dict(), "not known here .its keys are 'weight', 'bias'"),
         (
             lambda: {**changed("ESRGAN (new)"), "conv_first.weight": torch.ones(8, 1, 3, 3)},
