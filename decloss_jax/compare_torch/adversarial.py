@@ -1,6 +1,6 @@
-"""The discriminator and the adversarial losses beside PyTorch's."""
+"""The networks that judge images, and the losses made of their scores, beside PyTorch's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,18 +22,36 @@ from decloss_jax.compare_torch.inputs import (
     to_torch,
 )
 from decloss_jax.losses import adversarial
-from decloss_jax.weights.discriminators import discriminator_variables
+from decloss_jax.losses.ranking import rank_content_loss, ranking_loss
+from decloss_jax.weights.discriminators import discriminator_variables, ranker_variables
 
 FEATURES = 8
 
+Convert = Callable[[Mapping[str, np.ndarray]], tuple[Any, dict[str, Any]]]
+
 
 def compare_discriminator() -> Iterator[Comparison]:
-    """Compares the logits in training and in evaluation, and the gradients in training."""
-    images = as_dithered_floats(crops(4)[1])
+    """Compares the discriminator on patches of 64 pixels."""
     torch.manual_seed(0)
-    twin = torch_networks.Discriminator(images.shape[1], FEATURES)
+    return compare_judge(torch_networks.Discriminator(64, FEATURES), discriminator_variables)
+
+
+def compare_ranker() -> Iterator[Comparison]:
+    """Compares RankSRGAN's Ranker on patches of 64 pixels."""
+    torch.manual_seed(0)
+    return compare_judge(torch_networks.Ranker(FEATURES), ranker_variables)
+
+
+def compare_judge(twin: torch.nn.Module, convert: Convert) -> Iterator[Comparison]:
+    """Compares the scores in training and in evaluation, and the gradients in training.
+
+    Args:
+        twin: the torch network, with random weights.
+        convert: its state dict -> our network and its variables.
+    """
+    images = as_dithered_floats(crops(4)[1])
     twin(to_torch(images))  # moves the running statistics away from where they begin
-    model, variables = discriminator_variables(state_of(twin))
+    model, variables = convert(state_of(twin))
 
     def logits(variables: Any, images: Any) -> jax.Array:
         return model.apply(variables, images, train=True, mutable="batch_stats")[0]
@@ -55,16 +73,22 @@ def compare_discriminator() -> Iterator[Comparison]:
     yield Comparison(
         "gradient of images", {"images": of_images}, {"images": to_numpy(tensor.grad)}, BACKWARD_FEATURES
     )
-    yield Comparison("gradient of weights", *flat_gradients(of_variables, twin), FORWARD)
+    yield Comparison("gradient of weights", *flat_gradients(of_variables, twin, convert), FORWARD)
 
 
 def flat_gradients(
-    of_variables: Any, twin: torch.nn.Module
+    of_variables: Any, twin: torch.nn.Module, convert: Convert
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Returns our gradients and torch's by our names; torch's are named as its weights are, so converted."""
     gradients = {name: to_array(p.grad) for name, p in twin.named_parameters()}
-    theirs = discriminator_variables(state_of(twin) | gradients)[1]["params"]
-    return flatten_dict(of_variables["params"], sep="/"), flatten_dict(theirs, sep="/")
+    theirs = flatten_dict(convert(state_of(twin) | gradients)[1]["params"], sep="/")
+    # A batch norm takes away the bias before it, which leaves rounding for a gradient.
+    without = {f"conv{name[2:]}/bias" for name in of_variables["params"] if name.startswith("bn")}
+    ours = flatten_dict(of_variables["params"], sep="/")
+    return (
+        {name: leaf for name, leaf in ours.items() if name not in without},
+        {name: leaf for name, leaf in theirs.items() if name not in without},
+    )
 
 
 def to_array(gradient: torch.Tensor | None) -> np.ndarray:
@@ -103,3 +127,29 @@ def compare_adversarial() -> Iterator[Comparison]:
     )
     ours = {name: jnp.stack(of_both) for name, of_both in gradients.items()}
     yield Comparison("gradient of logits", ours, their_gradients, FORWARD)
+
+
+def compare_ranking() -> Iterator[Comparison]:
+    """Compares RankSRGAN's losses, and their gradients with respect to the first scores."""
+    random = np.random.default_rng(5)
+    first, second = (random.normal(0, 3, (16, 1)).astype(np.float32) for _ in range(2))
+    target = np.sign(random.normal(size=(16, 1))).astype(np.float32)
+
+    def losses(first: Any, second: Any) -> dict[str, jax.Array]:
+        return {
+            "ranking": ranking_loss(first, second, jnp.asarray(target)),
+            "rank content": rank_content_loss(first, bias=0.5),
+        }
+
+    values, gradients = jax.jit(losses)(first, second), jax.jit(jax.jacrev(losses))(first, second)
+    scores = torch.from_numpy(first.copy()).requires_grad_()
+    their_values = {
+        "ranking": torch_losses.ranking(scores, torch.from_numpy(second), torch.from_numpy(target)),
+        "rank content": torch_losses.rank_content(scores, bias=0.5),
+    }
+    their_gradients = {
+        name: torch.autograd.grad(value, scores)[0].numpy() for name, value in their_values.items()
+    }
+    detached = {name: value.detach().numpy() for name, value in their_values.items()}
+    yield Comparison("output", values, detached, FORWARD)
+    yield Comparison("gradient of scores", gradients, their_gradients, FORWARD)

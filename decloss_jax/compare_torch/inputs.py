@@ -11,9 +11,9 @@ import torch
 
 from decloss_jax.compare_torch import torch_networks
 from decloss_jax.data.photographs import find_photographs
-from decloss_jax.models import EDSR, RRDBNet
 from decloss_jax.ops.resize import imresize
 from decloss_jax.weights import dialects
+from decloss_jax.weights.dialects import Generator
 
 Arrays = Mapping[str, np.ndarray | jax.Array]
 
@@ -123,7 +123,7 @@ def as_doubles(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)
 
 
-def random_params(model: EDSR | RRDBNet) -> dict[str, Any]:
+def random_params(model: Generator) -> dict[str, Any]:
     """Draws parameters from U(-b, b), b = 1/sqrt(fan in), as torch does."""
     random = np.random.default_rng(0)
     tree = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
@@ -140,7 +140,7 @@ def random_params(model: EDSR | RRDBNet) -> dict[str, Any]:
     return draw(tree)
 
 
-def make_twin(model: EDSR | RRDBNet, params: Mapping[str, Any]) -> torch.nn.Module:
+def make_twin(model: Generator, params: Mapping[str, Any]) -> torch.nn.Module:
     """Builds the torch network with the same weights."""
     twin = torch_networks.build_twin(model)
     state = state_dict(model, params)
@@ -148,7 +148,7 @@ def make_twin(model: EDSR | RRDBNet, params: Mapping[str, Any]) -> torch.nn.Modu
     return twin
 
 
-def state_dict(model: EDSR | RRDBNet, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def state_dict(model: Generator, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Names parameters, or their gradients, as the torch network does."""
     return dialects.from_params(dialects.WRITTEN[type(model)], model, params)
 

@@ -14,7 +14,12 @@ import numpy as np
 import torch
 
 from decloss_jax.compare_torch import torch_losses, torch_networks
-from decloss_jax.compare_torch.adversarial import compare_adversarial, compare_discriminator
+from decloss_jax.compare_torch.adversarial import (
+    compare_adversarial,
+    compare_discriminator,
+    compare_ranker,
+    compare_ranking,
+)
 from decloss_jax.compare_torch.inputs import (
     BACKWARD,
     BACKWARD_FEATURES,
@@ -42,14 +47,15 @@ from decloss_jax.losses.decloss import decloss
 from decloss_jax.losses.perceptual import perceptual_loss
 from decloss_jax.losses.pixel import l1_loss
 from decloss_jax.metrics.lpips import LPIPS_NETWORKS, lpips_padded
-from decloss_jax.models import EDSR, RRDBNet
+from decloss_jax.models import EDSR, MSRResNet, RRDBNet, SRResNet
 from decloss_jax.models.features import TRUNKS, extract_features, last_convolution, normalize_imagenet
 from decloss_jax.weights import trunks
+from decloss_jax.weights.dialects import Generator
 
 Part = Callable[[], Iterable[Comparison]]
 
 
-def compare_generator(model: EDSR | RRDBNet, params: Mapping[str, Any] | None = None) -> Iterator[Comparison]:
+def compare_generator(model: Generator, params: Mapping[str, Any] | None = None) -> Iterator[Comparison]:
     """Compares output and gradients of a generator; with random parameters when none are given."""
     params = random_params(model) if params is None else params
     low = as_dithered_floats(crops(model.scale)[0])
@@ -200,7 +206,7 @@ def compare_decloss() -> Iterator[Comparison]:
     )
 
 
-def generator_parts(model: EDSR | RRDBNet, params: Mapping[str, Any]) -> dict[str, Part]:
+def generator_parts(model: Generator, params: Mapping[str, Any]) -> dict[str, Part]:
     """Lists the parts that depend on the network, for one with given parameters."""
     name = f"{type(model).__name__} x{model.scale}"
     return {
@@ -224,6 +230,8 @@ LOSS_PARTS: dict[str, Part] = {
     "LPIPS vgg": functools.partial(compare_lpips, "vgg"),
     "discriminator": compare_discriminator,
     "GAN and RaGAN": compare_adversarial,
+    "Ranker": compare_ranker,
+    "ranking and rank content": compare_ranking,
 }
 
 SMALL_EDSR = EDSR(scale=4, features=16, blocks=2)
@@ -232,6 +240,8 @@ PARTS: dict[str, Part] = {
     "EDSR x3": functools.partial(compare_generator, EDSR(scale=3, features=16, blocks=2, res_scale=0.1)),
     "EDSR x4": functools.partial(compare_generator, SMALL_EDSR),
     "RRDBNet x4": functools.partial(compare_generator, RRDBNet(features=16, blocks=1, growth=8)),
+    "SRResNet x4": functools.partial(compare_generator, SRResNet(features=16, blocks=2)),
+    "MSRResNet x3": functools.partial(compare_generator, MSRResNet(scale=3, features=16, blocks=2)),
     **LOSS_PARTS,
     f"EDSR x4, {STEPS} steps": functools.partial(compare_training, SMALL_EDSR),
     f"GAN, {ADVERSARIAL_STEPS} steps": functools.partial(compare_adversarial_training, SMALL_EDSR, "gan"),

@@ -120,6 +120,16 @@ def decloss(
     return -torch.log(q_pos[used] / q_neg[used]).mean()
 
 
+def ranking(first: Tensor, second: Tensor, target: Tensor) -> Tensor:
+    """RankSRGAN's loss of pairs of scores, with its margin 0.5."""
+    return functional.margin_ranking_loss(first.clamp(-5, 5), second.clamp(-5, 5), target, margin=0.5)
+
+
+def rank_content(scores: Tensor, *, bias: float) -> Tensor:
+    """RankSRGAN's loss of the generator: the sum of the sigmoids of the Ranker's scores."""
+    return torch.sigmoid(scores - bias).sum()
+
+
 def gan_losses(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     """Both sides of GAN and RaGAN on logits, by the cross-entropy; the generator's hold `real` constant."""
 

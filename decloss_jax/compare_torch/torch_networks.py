@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decloss_jax import models
+from decloss_jax.weights.dialects import Generator
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 VGG_STAGES = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # convolutions, with a max-pool after each
@@ -104,10 +105,56 @@ class RrdbNet(nn.Module):
         return self.conv_last(leaky_relu(self.conv_hr(x)))
 
 
-def build_twin(model: models.EDSR | models.RRDBNet) -> nn.Module:
+class SrResNet(nn.Module):
+    """RankSRGAN's generator, with its names."""
+
+    def __init__(self, scale: int, features: int, blocks: int):
+        super().__init__()
+        self.factors = (2, 2) if scale == 4 else (scale,)
+        self.conv_first = conv(3, features)
+        self.recon_trunk = nn.Sequential(*(ResidualBlock(features, 1.0) for _ in range(blocks)))
+        self.LRconv = conv(features, features)
+        for i, factor in enumerate(self.factors, 1):
+            self.add_module(f"upconv{i}", conv(features, factor**2 * features))
+        self.HRconv, self.conv_last = conv(features, features), conv(features, 3)
+
+    def forward(self, low: Tensor) -> Tensor:
+        x = self.conv_first(low)
+        x = x + self.LRconv(self.recon_trunk(x))
+        for i, factor in enumerate(self.factors, 1):
+            x = torch.relu(functional.pixel_shuffle(self.get_submodule(f"upconv{i}")(x), factor))
+        return self.conv_last(torch.relu(self.HRconv(x)))
+
+
+class MsrResNet(nn.Module):
+    """BasicSR's MSRResNet: leaky ReLUs of slope 0.1, and a bilinear skip around everything."""
+
+    def __init__(self, scale: int, features: int, blocks: int):
+        super().__init__()
+        self.scale, self.factors = scale, (2, 2) if scale == 4 else (scale,)
+        self.conv_first = conv(3, features)
+        self.body = nn.Sequential(*(ResidualBlock(features, 1.0) for _ in range(blocks)))
+        for i, factor in enumerate(self.factors, 1):
+            self.add_module(f"upconv{i}", conv(features, factor**2 * features))
+        self.conv_hr, self.conv_last = conv(features, features), conv(features, 3)
+
+    def forward(self, low: Tensor) -> Tensor:
+        x = self.body(functional.leaky_relu(self.conv_first(low), 0.1))
+        for i, factor in enumerate(self.factors, 1):
+            x = functional.pixel_shuffle(self.get_submodule(f"upconv{i}")(x), factor)
+            x = functional.leaky_relu(x, 0.1)
+        x = self.conv_last(functional.leaky_relu(self.conv_hr(x), 0.1))
+        return x + functional.interpolate(low, scale_factor=self.scale, mode="bilinear", align_corners=False)
+
+
+def build_twin(model: Generator) -> nn.Module:
     """Builds the torch network that a Flax generator should equal."""
     if isinstance(model, models.EDSR):
         return Edsr(model.scale, model.features, model.blocks, model.res_scale)
+    if isinstance(model, models.SRResNet):
+        return SrResNet(model.scale, model.features, model.blocks)
+    if isinstance(model, models.MSRResNet):
+        return MsrResNet(model.scale, model.features, model.blocks)
     return RrdbNet(model.scale, model.features, model.blocks, model.growth)
 
 
@@ -135,6 +182,27 @@ class Discriminator(nn.Module):
                 x = self.get_submodule(f"conv{s}_{part}")(x)
                 x = leaky_relu(self.get_submodule(f"bn{s}_{part}")(x))
         return self.linear2(leaky_relu(self.linear1(x.flatten(1))))
+
+
+class Ranker(nn.Module):
+    """RankSRGAN's Ranker, for images that leave a square map."""
+
+    def __init__(self, features: int):
+        super().__init__()
+        before = 3
+        for s, width in enumerate(features * min(2**s, 8) for s in range(5)):
+            self.add_module(f"conv{s}_0", nn.Conv2d(before, width, 3, padding=1))
+            self.add_module(f"conv{s}_1", nn.Conv2d(width, width, 4, stride=2, padding=1))
+            self.add_module(f"bn{s}_0", nn.Identity() if s == 0 else nn.BatchNorm2d(width))
+            self.add_module(f"bn{s}_1", nn.BatchNorm2d(width))
+            before = width
+        self.classifier = nn.Sequential(nn.Linear(before, 100), nn.LeakyReLU(0.2), nn.Linear(100, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images
+        for name in (f"{s}_{part}" for s in range(5) for part in (0, 1)):
+            x = leaky_relu(self.get_submodule(f"bn{name}")(self.get_submodule(f"conv{name}")(x)))
+        return self.classifier(x.mean(dim=(2, 3)))
 
 
 def trunk_features(

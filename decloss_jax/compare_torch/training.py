@@ -27,10 +27,10 @@ from decloss_jax.compare_torch.inputs import (
     to_torch,
 )
 from decloss_jax.host import parallel
-from decloss_jax.models import EDSR, RRDBNet
 from decloss_jax.training import optim, step, terms
 from decloss_jax.training.adversary import build_adversary
 from decloss_jax.training.state import DiscriminatorState, TrainState, fresh_state
+from decloss_jax.weights.dialects import Generator
 from decloss_jax.weights.discriminators import discriminator_variables
 
 STEPS, ADVERSARIAL_STEPS, WARMUP_STEPS, LEARNING_RATE = 20, 10, 4, 1e-4
@@ -40,7 +40,7 @@ FEATURES = 8  # of the discriminator
 Batches = list[tuple[np.ndarray, np.ndarray]]
 
 
-def compare_training(model: EDSR | RRDBNet, params: Mapping[str, Any] | None = None) -> Iterator[Comparison]:
+def compare_training(model: Generator, params: Mapping[str, Any] | None = None) -> Iterator[Comparison]:
     """Compares 20 steps of L1 + DECLoss with Adam, warm-up and cosine, on crops of photographs."""
     params = random_params(model) if params is None else params
     batches = draw_batches(model.scale, STEPS)
@@ -54,7 +54,7 @@ def compare_training(model: EDSR | RRDBNet, params: Mapping[str, Any] | None = N
     yield compare_movement("movement of weights", state_dict(model, params), end, state_of(twin))
 
 
-def compare_adversarial_training(model: EDSR | RRDBNet, term: str) -> Iterator[Comparison]:
+def compare_adversarial_training(model: Generator, term: str) -> Iterator[Comparison]:
     """Compares 10 steps of L1 and an adversarial term, both networks moving at once."""
     weights = {"l1": 1.0, term: 5e-3}
     params, batches = random_params(model), draw_batches(model.scale, ADVERSARIAL_STEPS)

@@ -44,7 +44,7 @@ class ResNet(nn.Module):
         block = functools.partial(ResidualBlock, self.features, 1.0, self.dtype, INIT_GAIN)
         self.conv_first = conv3x3(3, self.features, dtype=self.dtype, kaiming_gain=INIT_GAIN)
         self.body = [block() for _ in range(self.blocks)]
-        self.upsample = {str(i): conv(self.features * r**2) for i, r in enumerate(factors)}
+        self.upsample = {str(2 * i): conv(self.features * r**2) for i, r in enumerate(factors)}
         self.conv_hr = conv(self.features)
         self.conv_last = conv(3)
 

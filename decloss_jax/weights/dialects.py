@@ -150,7 +150,7 @@ RANKSRGAN_OLD = Dialect(
         "body_{i}/conv2": "model.1.sub.{i}.res.2",
         "conv_body": "model.1.sub.{blocks}",
         "upsample_0": "model.2",
-        "upsample_1": "model.5",
+        "upsample_2": "model.5",
         "conv_hr": "model.8",
         "conv_last": "model.10",
     },
@@ -164,7 +164,7 @@ MMSR_MSRRESNET = Dialect(
         "body_{i}/conv1": "recon_trunk.{i}.conv1",
         "body_{i}/conv2": "recon_trunk.{i}.conv2",
         "upsample_0": "upconv1",
-        "upsample_1": "upconv2",
+        "upsample_2": "upconv2",
         "conv_hr": "HRconv",
         "conv_last": "conv_last",
     },
@@ -182,13 +182,8 @@ BASICSR_MSRRESNET = Dialect(
     block=BASICSR_EDSR.block,
     marker="upconv1.weight",
     table={
-        "conv_first": "conv_first",
-        "body_{i}/conv1": "body.{i}.conv1",
-        "body_{i}/conv2": "body.{i}.conv2",
-        "upsample_0": "upconv1",
-        "upsample_1": "upconv2",
-        "conv_hr": "conv_hr",
-        "conv_last": "conv_last",
+        ours: theirs.replace("recon_trunk", "body").replace("HRconv", "conv_hr")
+        for ours, theirs in MMSR_MSRRESNET.table.items()
     },
 )
 DIALECTS = (  # one with a marker stands before those that have its blocks
@@ -246,10 +241,6 @@ def _edsr_attributes(dialect: Dialect, tensors: Mapping[str, np.ndarray]) -> dic
     return {"scale": scale, "features": features}
 
 
-def _srresnet_attributes(dialect: Dialect, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return _edsr_attributes(dialect, tensors)
-
-
 def _rrdb_attributes(dialect: Dialect, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     features, entering = _kernel_shape(dialect, tensors, "conv_first")[:2]
     growth = _kernel_shape(dialect, tensors, "body_{i}/rdb{j}/conv{k}")[0]
@@ -274,8 +265,8 @@ def _upsampling(u: int) -> dict[str, int]:
 ATTRIBUTES: dict[type[Generator], Callable[[Dialect, Mapping[str, np.ndarray]], dict[str, Any]]] = {
     EDSR: _edsr_attributes,
     RRDBNet: _rrdb_attributes,
-    SRResNet: _srresnet_attributes,
-    MSRResNet: _srresnet_attributes,
+    SRResNet: _edsr_attributes,
+    MSRResNet: _edsr_attributes,
 }
 
 
