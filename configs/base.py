@@ -11,7 +11,9 @@ from ml_collections import ConfigDict, config_dict
 
 def loss_weights(**weights: float) -> ConfigDict:
     """Weights of Eq. 26; a term of weight 0 is not computed."""
-    terms = ConfigDict({"l1": 0.0, "perceptual": 0.0, "decloss": 0.0, "gan": 0.0, "ragan": 0.0})
+    terms = ConfigDict(
+        {"l1": 0.0, "perceptual": 0.0, "decloss": 0.0, "gan": 0.0, "ragan": 0.0, "rank_content": 0.0}
+    )
     terms.update(weights)
     return terms
 
@@ -89,9 +91,16 @@ def get_config() -> ConfigDict:
 
     config.discriminator = ConfigDict()  # of the terms gan and ragan; VGG-style, sized from the crops
     config.discriminator.features = 64  # of its first stage (SRGAN, ESRGAN)
+    # How often it halves the crops, rounding down; when not set, until 4 to 7 pixels are left. RankSRGAN: 5.
+    config.discriminator.stages = config_dict.placeholder(int)
     config.discriminator.learning_rate_ratio = 1.0  # to the generator's learning rate (ESRGAN: the same)
     config.discriminator.statistics = "global"  # of its batch norms: global batch, or "device": each alone
     config.discriminator.untrained_generator = False  # True: may meet a generator without stage 1
+
+    config.ranker = ConfigDict()  # of the term rank_content (RankSRGAN), which is a sum over the batch
+    config.ranker.weights_file = ""  # of the frozen Ranker, in RankSRGAN's layout
+    config.ranker.bias = 0.0  # taken off its scores
+    config.ranker.statistics = "running"  # of its batch norms, or "batch", as RankSRGAN's code has them
 
     # Of both networks.
     config.adam_b1 = 0.9  # Sec. 5.1

@@ -3,6 +3,9 @@
 import runpy
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -10,11 +13,12 @@ from configs import base
 from decloss_jax import checks
 from decloss_jax.config import flatten, load_config, override
 from decloss_jax.host import parallel
-from decloss_jax.models import MODELS, build_model
+from decloss_jax.models import MODELS, Ranker, build_model
 from decloss_jax.training import plan
 from decloss_jax.training.adversary import GAMES
 from decloss_jax.training.optim import build_optimizer
 from decloss_jax.training.terms import TERMS
+from decloss_jax.weights import save_ranker
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(
@@ -22,12 +26,22 @@ CONFIGS = sorted(
 )
 
 
+@pytest.fixture(scope="module")
+def ranker_file(tmp_path_factory):
+    model = Ranker(features=1)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    path = tmp_path_factory.mktemp("ranker") / "ranker.pth"
+    save_ranker(path, model, jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes))
+    return str(path)
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
-def test_config_builds(path):
+def test_config_builds(path, ranker_file):
     config = runpy.run_path(str(REPOSITORY / path))["get_config"]()
     assert isinstance(config, ConfigDict)
     assert flatten(config.to_dict()).keys() == flatten(base.get_config().to_dict()).keys()
     config.perceptual.network = "vgg16"  # the file of VGG-19 is the user's
+    config.ranker.weights_file = ranker_file  # and that of the Ranker
     model, optimizer = build_model(config.model), build_optimizer(config)
     assert plan.plan_stages(config, model, optimizer, parallel.data_mesh())
 

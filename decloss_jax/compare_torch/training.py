@@ -159,7 +159,12 @@ def make_config(weights: Mapping[str, float], *, crop_size: int, steps: int) -> 
         "tile_size": None,
         "precision": "highest",
     }
-    config.discriminator = {"features": FEATURES, "learning_rate_ratio": 1.0, "statistics": "global"}
+    config.discriminator = {
+        "features": FEATURES,
+        "stages": None,
+        "learning_rate_ratio": 1.0,
+        "statistics": "global",
+    }
     config.stage = {
         "steps": steps,
         "warmup_steps": WARMUP_STEPS,

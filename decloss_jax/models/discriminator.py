@@ -24,12 +24,16 @@ HIDDEN = 100  # width of linear1
 batch_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 
 
-def count_stages(input_size: int) -> int:
-    """Returns how often a patch is halved until its side is 4 to 7 pixels.
+def count_stages(input_size: int, stages: int | None = None) -> int:
+    """Returns how often a patch is halved: as often as told, or until its side is 4 to 7 pixels.
 
     Raises:
-        UserError: a side that is not 4, 5, 6 or 7 times a power of two, the power 2 or more.
+        UserError: stages that leave no pixel, or without them a side that is not 4, 5, 6 or 7 times a power
+            of two, the power 2 or more.
     """
+    if stages is not None:
+        checks.check_range("discriminator.stages", stages, 1, input_size.bit_length() - 1)
+        return stages
     stages = max(1, (input_size // SMALLEST_MAP).bit_length() - 1)
     below = input_size - input_size % 2**stages
     checks.check(
@@ -76,7 +80,7 @@ class VGGDiscriminator(nn.Module):
             remedy="make input_size the side of the patches",
         )
 
-        stages = count_stages(self.input_size) if self.stages is None else self.stages
+        stages = count_stages(self.input_size, self.stages)
         x = apply_vgg_stages(
             images, features=self.features, stages=stages, train=train, axis_name=self.axis_name
         )

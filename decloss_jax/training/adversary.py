@@ -116,8 +116,8 @@ def build_adversary(config: Any, stage: str, mesh: Mesh) -> Adversary | None:
     )
     options = config.discriminator
     make_judge = checks.look_up(STATISTICS, options.statistics, "discriminator.statistics")
-    count_stages(config.data.crop_size)
-    model = VGGDiscriminator(features=options.features, input_size=config.data.crop_size)
+    model = VGGDiscriminator(options.features, config.data.crop_size, options.stages)
+    count_stages(model.input_size, model.stages)
     return Adversary(terms[0], GAMES[terms[0]], model, make_judge(model, mesh), options.learning_rate_ratio)
 
 

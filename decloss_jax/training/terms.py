@@ -13,6 +13,7 @@ from decloss_jax.host import parallel
 from decloss_jax.losses.decloss import decloss_terms
 from decloss_jax.losses.perceptual import CRITERIA, perceptual_loss
 from decloss_jax.losses.pixel import l1_loss
+from decloss_jax.losses.ranking import rank_content_loss
 from decloss_jax.models.features import (
     check_taps,
     extract_features,
@@ -21,8 +22,11 @@ from decloss_jax.models.features import (
     valid_sizes,
 )
 from decloss_jax.training.adversary import GAMES
+from decloss_jax.weights import load_ranker
 from decloss_jax.weights.trunks import load_trunk
 
+# Whether the Ranker's batch norms use the statistics of the batch.
+RANKER_STATISTICS = {"running": False, "batch": True}
 # Over which mesh axis the mini-patches are gathered.
 SCOPES = {"global": parallel.DATA_AXIS, "device": None}
 
@@ -128,10 +132,35 @@ def build_decloss(config: Any, mesh: Mesh) -> Term:
     return Term(jax.shard_map(of_shard, mesh=mesh, in_specs=specs, out_specs=PartitionSpec()))
 
 
+def build_rank_content(config: Any, mesh: Mesh) -> Term:
+    """Returns RankSRGAN's term, a sum over the global batch; reads the weights of its frozen Ranker.
+
+    Raises:
+        UserError: weights that are not named or no Ranker's, or unknown statistics of its batch norms.
+    """
+    options = config.ranker
+    of_batch = checks.look_up(RANKER_STATISTICS, options.statistics, "ranker.statistics")
+    checks.check(
+        bool(options.weights_file),
+        "ranker.weights_file",
+        expected="a file of the Ranker that the term rank_content asks",
+        got="none",
+        remedy="name it with --config.ranker.weights_file",
+    )
+    ranker, variables, _ = load_ranker(options.weights_file)
+
+    def value(variables: Any, sr: Array, hr: Array) -> tuple[Array, dict[str, Array]]:
+        scores, _ = ranker.apply(variables, sr, train=of_batch, mutable=["batch_stats"])
+        return rank_content_loss(scores, bias=options.bias), {}
+
+    return Term(value, frozen=variables)
+
+
 TERMS: dict[str, Callable[[Any, Mesh], Term]] = {
     "l1": build_l1,
     "perceptual": build_perceptual,
     "decloss": build_decloss,
+    "rank_content": build_rank_content,
 }
 
 
