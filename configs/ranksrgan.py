@@ -1,10 +1,10 @@
-"""RankSRGAN x4 (Zhang et al., ICCV 2019), of Table 3, with a Ranker that has been trained before.
+r"""RankSRGAN x4 (Zhang et al., ICCV 2019), of Table 3, with a Ranker that has been trained before.
 
-    python train.py --config configs/ranksrgan.py --config.data.root=data/DIV2K \\
+    python train.py --config configs/ranksrgan.py --config.data.root=data/DIV2K \
         --config.ranker.weights_file=ranker.pth
 
-ranker.pth is a Ranker in RankSRGAN's layout, such as its authors' for NIQE. Stage 1 is our own (base.py), on the
-crops and batches of stage 2, which are, like its losses, those of the authors' code. The learning rate is
+ranker.pth is a Ranker in RankSRGAN's layout, such as its authors' for NIQE. Stage 1 is our own (base.py), on
+the crops and batches of stage 2, which are, like its losses, those of the authors' code. The learning rate is
 halved every 100k steps, theirs at 50k, 100k, 200k and 300k. Not trained here; the DECLoss paper prints 104.1
 GPU hours.
 """
