@@ -107,7 +107,8 @@ def read_wheel(folder: Path, name: str) -> tuple[str, bytes]:
 
 def to_params(model: Any, description: str, numbers: bytes) -> dict[str, Any]:
     """Converts an RRDBNet of ncnn to parameters; its convolutions lie in the order of their application."""
-    from decloss_jax.weights.dialects import BASICSR_RRDB, file_keys, to_params
+    from decloss_jax.weights.dialects import file_keys, to_params
+    from decloss_jax.weights.tables import BASICSR_RRDB
 
     magic, _, *lines = description.splitlines()
     layers = [line.split() for line in lines if line.startswith("Convolution ")]

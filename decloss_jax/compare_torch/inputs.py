@@ -13,7 +13,7 @@ from decloss_jax.compare_torch import torch_networks
 from decloss_jax.data.photographs import find_photographs
 from decloss_jax.ops.resize import imresize
 from decloss_jax.weights import dialects
-from decloss_jax.weights.dialects import Generator
+from decloss_jax.weights.tables import WRITTEN, Generator
 
 Arrays = Mapping[str, np.ndarray | jax.Array]
 
@@ -150,7 +150,7 @@ def make_twin(model: Generator, params: Mapping[str, Any]) -> torch.nn.Module:
 
 def state_dict(model: Generator, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Names parameters, or their gradients, as the torch network does."""
-    return dialects.from_params(dialects.WRITTEN[type(model)], model, params)
+    return dialects.from_params(WRITTEN[type(model)], model, params)
 
 
 def state_of(twin: torch.nn.Module) -> dict[str, np.ndarray]:

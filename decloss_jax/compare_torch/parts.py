@@ -50,7 +50,7 @@ from decloss_jax.metrics.lpips import LPIPS_NETWORKS, lpips_padded
 from decloss_jax.models import EDSR, MSRResNet, RRDBNet, SRResNet
 from decloss_jax.models.features import TRUNKS, extract_features, last_convolution, normalize_imagenet
 from decloss_jax.weights import trunks
-from decloss_jax.weights.dialects import Generator
+from decloss_jax.weights.tables import Generator
 
 Part = Callable[[], Iterable[Comparison]]
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from decloss_jax import models
-from decloss_jax.weights.dialects import Generator
+from decloss_jax.weights.tables import Generator
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 VGG_STAGES = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # convolutions, with a max-pool after each

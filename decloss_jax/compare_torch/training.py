@@ -30,8 +30,8 @@ from decloss_jax.host import parallel
 from decloss_jax.training import optim, step, terms
 from decloss_jax.training.adversary import build_adversary
 from decloss_jax.training.state import DiscriminatorState, TrainState, fresh_state
-from decloss_jax.weights.dialects import Generator
 from decloss_jax.weights.discriminators import discriminator_variables
+from decloss_jax.weights.tables import Generator
 
 STEPS, ADVERSARIAL_STEPS, WARMUP_STEPS, LEARNING_RATE = 20, 10, 4, 1e-4
 CONTRAST = {"l1": 1.0, "decloss": 1e-2}

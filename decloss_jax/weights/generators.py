@@ -17,7 +17,7 @@ from decloss_jax import checks
 from decloss_jax.host import files
 from decloss_jax.models import MODELS
 from decloss_jax.models.edsr import EDSR
-from decloss_jax.weights import dialects
+from decloss_jax.weights import dialects, tables
 from decloss_jax.weights.pickles import Refusal, quote
 from decloss_jax.weights.torch_reader import (
     NOTES,
@@ -65,7 +65,7 @@ def interpolate(first: Any, second: Any, amount: float) -> Any:
 
 def load_generator(
     path: str | Path, *, res_scale: float | None = None
-) -> tuple[dialects.Generator, dict[str, Any], dict[str, Any]]:
+) -> tuple[tables.Generator, dict[str, Any], dict[str, Any]]:
     """Loads an EDSR, RRDBNet, SRResNet or MSRResNet from a .safetensors, .pth or .pt file, whoever wrote it.
 
     Args:
@@ -126,7 +126,7 @@ def describe(description: Mapping[str, Any]) -> str:
     return f"{description['file']}: {', '.join(parts)}"
 
 
-def save_generator(path: str | Path, model: dialects.Generator, params: Mapping[str, Any]) -> None:
+def save_generator(path: str | Path, model: tables.Generator, params: Mapping[str, Any]) -> None:
     """Saves a generator, as .safetensors or as .pth, under BasicSR's names; whole or not at all.
 
     SRResNet has RankSRGAN's names. The notes (the model's name and attributes as JSON) stand in the metadata
@@ -147,7 +147,7 @@ def save_generator(path: str | Path, model: dialects.Generator, params: Mapping[
     notes = {"format": FORMAT, "version": decloss_jax.__version__, "model": name}
     text = json.dumps(notes | {key: getattr(model, key) for key in attributes})
     with refusals_as_user_errors(path, f"parameters of {type(model).__name__}"):
-        tensors = dialects.from_params(dialects.WRITTEN[type(model)], model, params)
+        tensors = dialects.from_params(tables.WRITTEN[type(model)], model, params)
     write_state(path, tensors, text)
 
 

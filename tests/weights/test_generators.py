@@ -13,7 +13,15 @@ from flax.traverse_util import flatten_dict
 
 from decloss_jax.checks import UserError
 from decloss_jax.models import EDSR, RRDBNet
-from decloss_jax.weights import describe, dialects, generators, load_generator, read_torch, save_generator
+from decloss_jax.weights import (
+    describe,
+    dialects,
+    generators,
+    load_generator,
+    read_torch,
+    save_generator,
+    tables,
+)
 
 torch = pytest.importorskip("torch")
 from foreign_networks import EdsrPytorch, EsrganNew, EsrganOld, MsrResNet, basicsr_rrdb  # noqa: E402
@@ -390,7 +398,7 @@ def test_parameter_shapes_equal_those_of_the_whole_network(model):
     tree = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
     expected = {path: leaf.shape for path, leaf in flatten_dict(tree, sep="/").items()}
     assert dialects.parameter_shapes(model) == expected
-    written = dialects.WRITTEN[type(model)]
+    written = tables.WRITTEN[type(model)]
     assert (
         expected.keys() <= dialects.file_keys(written, model.blocks, getattr(model, "upsamplings", 0)).keys()
     )
