@@ -126,6 +126,7 @@ class Stepper:
             optimizer=optimizer,
             discriminator=stage.discriminator,
             seed=0,
+            averaged=config.ema_decay > 0,
             mesh=mesh,
         )
         batch = crops(config.batch_size, config.data.crop_size, config.model.scale)

@@ -20,6 +20,9 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # decides initial weights, crops and flips, together with the step
     config.batch_size = 32  # images, over all devices together (Sec. 5.1)
+    # Images that a device has in its networks at a time, to save memory (a discriminator has them all); divides
+    # the device's share of the batch. The result is the same. All when not set.
+    config.micro_batch = config_dict.placeholder(int)
     config.init_from = ""  # workdir of another run, or a weights file; stage 2 starts from its generator
 
     config.model = ConfigDict()
@@ -92,6 +95,11 @@ def get_config() -> ConfigDict:
     config.discriminator.learning_rate_ratio = 1.0  # to the generator's learning rate (ESRGAN: the same)
     config.discriminator.statistics = "global"  # of its batch norms: global batch, or "device": each alone
     config.discriminator.untrained_generator = False  # True: may meet a generator without stage 1
+
+    # Of the moving average of the generator's parameters, e <- decay e + (1 - decay) w after each update, with
+    # which validation, evaluation, export and the next stage go on; 0: none, as in the paper. ESRGAN's later
+    # runs (BasicSR): 0.999.
+    config.ema_decay = 0.0
 
     # Of both networks.
     config.adam_b1 = 0.9  # Sec. 5.1

@@ -30,6 +30,7 @@ POSITIVE = (
     "data.crop_size",
     "adam_eps",
     "gradient_clip_norm",
+    "micro_batch",
     "discriminator.features",
     "discriminator.learning_rate_ratio",
     "log_every_steps",
@@ -42,6 +43,7 @@ RANGES = {
     "data.threads": (0, math.inf),
     "adam_b1": (0.0, 0.999999),
     "adam_b2": (0.0, 0.999999),
+    "ema_decay": (0.0, 0.999999),
     "validation_images": (0, math.inf),
     "sample_images": (0, math.inf),
 }
@@ -101,6 +103,13 @@ def check_values(config: ConfigDict, mesh: Mesh) -> None:
     for field, (smallest, largest) in RANGES.items():
         checks.check_range(field, fields[field], smallest, largest)
     parallel.check_batch_size(config.batch_size, mesh)
+    if config.micro_batch is not None:
+        checks.check_divisible(
+            "images of a device (batch_size / devices)",
+            config.batch_size // mesh.size,
+            "micro_batch",
+            config.micro_batch,
+        )
     checks.check_divisible("data.crop_size", config.data.crop_size, "model.scale", config.model.scale)
     for name in STAGES:
         checks.check_range(f"{name}.steps", config[name].steps, 0)
@@ -155,9 +164,12 @@ def plan_stages(
             schedule=build_schedule(options, name),
             first_step=done,
             mesh=mesh,
+            micro_batch=config.micro_batch,
+            ema_decay=config.ema_decay,
         )
         discriminator = adversary.model if adversary else None
-        jax.eval_shape(train_step, abstract_state(model, optimizer, discriminator), abstract_batch(config))
+        state = abstract_state(model, optimizer, discriminator, averaged=config.ema_decay > 0)
+        jax.eval_shape(train_step, state, abstract_batch(config))
         stages.append(Stage(name, done, done + options.steps, train_step, discriminator))
         done += options.steps
     checks.check(

@@ -46,12 +46,19 @@ class TrainState:
         params: parameters of the generator.
         opt_state: Adam's moments.
         discriminator: its state, in a stage with an adversarial term.
+        ema: the exponential moving average of `params`, when the config asks for one.
     """
 
     step: Array
     params: Any
     opt_state: Any
     discriminator: DiscriminatorState | None = None
+    ema: Any = None
+
+    @property
+    def generator(self) -> Any:
+        """The parameters that are evaluated and handed on: the moving average where there is one."""
+        return self.params if self.ema is None else self.ema
 
 
 def draw_params(model: nn.Module, seed: int) -> Any:
@@ -77,7 +84,7 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
     if Path(source).is_dir():
         stage = "pretrain" if "pretrain" in checkpoint.trained_stages(Path(source)) else None
         theirs, params, description = checkpoint.load_generator(source, stage=stage)
-        origin = f"{source}, {description['stage']}, step {description['step']}"
+        origin = f"{source}, {description['stage']}, step {description['step']}, {description['params']}"
     else:
         theirs, params, description = load_generator(source)
         if description.get("res_scale_from") == ASSUMED and config.model.res_scale is not None:
@@ -113,8 +120,9 @@ def fresh_state(
     optimizer: optax.GradientTransformation,
     discriminator: VGGDiscriminator | None = None,
     seed: int = 0,
+    averaged: bool = False,
 ) -> TrainState:
-    """Joins parameters, moments at zero, and a discriminator drawn from the seed where there is one."""
+    """Joins parameters, moments at zero, a discriminator drawn from the seed, and a moving average."""
     other_side = None
     if discriminator is not None:
         variables = draw_variables(discriminator, seed)
@@ -128,6 +136,7 @@ def fresh_state(
         params=params,
         opt_state=optimizer.init(params),
         discriminator=other_side,
+        ema=jax.tree.map(jnp.copy, params) if averaged else None,
     )
 
 
@@ -138,11 +147,17 @@ def start_stage(
     optimizer: optax.GradientTransformation,
     discriminator: VGGDiscriminator | None,
     seed: int,
+    averaged: bool,
     mesh: Mesh,
 ) -> TrainState:
     """Makes the state in which a stage begins, one copy on each device of the mesh."""
     start = functools.partial(
-        fresh_state, step=step, optimizer=optimizer, discriminator=discriminator, seed=seed
+        fresh_state,
+        step=step,
+        optimizer=optimizer,
+        discriminator=discriminator,
+        seed=seed,
+        averaged=averaged,
     )
     return jax.jit(start, out_shardings=parallel.replicated(mesh))(params)
 
@@ -151,8 +166,15 @@ def abstract_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     discriminator: VGGDiscriminator | None = None,
+    averaged: bool = False,
 ) -> TrainState:
     """Returns the shapes and dtypes of a state, for restoring one."""
     return jax.eval_shape(
-        lambda: fresh_state(draw_params(model, 0), step=0, optimizer=optimizer, discriminator=discriminator)
+        lambda: fresh_state(
+            draw_params(model, 0),
+            step=0,
+            optimizer=optimizer,
+            discriminator=discriminator,
+            averaged=averaged,
+        )
     )

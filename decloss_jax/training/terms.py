@@ -21,6 +21,7 @@ from decloss_jax.models.features import (
     valid_sizes,
 )
 from decloss_jax.training.adversary import GAMES
+from decloss_jax.training.micro_batches import mean_over_micro_batches
 from decloss_jax.weights.trunks import load_trunk
 
 # Over which mesh axis the mini-patches are gathered.
@@ -75,7 +76,7 @@ def build_perceptual(config: Any, mesh: Mesh) -> Term:
     )
     checks.look_up(CRITERIA, options.criterion, "perceptual.criterion")
 
-    def value(trunk: Any, sr: Array, hr: Array) -> tuple[Array, dict[str, Array]]:
+    def distance(trunk: Any, sr: Array, hr: Array) -> Array:
         def features(images: Array) -> dict[str, Array]:
             # The device's own precision, as of the generator's convolutions (TF32 on recent GPUs).
             return extract_features(
@@ -83,12 +84,11 @@ def build_perceptual(config: Any, mesh: Mesh) -> Term:
             )
 
         weights = dict(zip(taps, factors, strict=True))
-        return (
-            perceptual_loss(features(sr), features(hr), weights=weights, criterion=options.criterion),
-            {},
-        )
+        return perceptual_loss(features(sr), features(hr), weights=weights, criterion=options.criterion)
 
-    return Term(value, frozen=load_trunk(options.network, weights_file=options.weights_file))
+    mean = mean_over_micro_batches(distance, config.micro_batch, mesh)
+    trunk = load_trunk(options.network, weights_file=options.weights_file)
+    return Term(lambda trunk, sr, hr: (mean(trunk, sr, hr), {}), frozen=trunk)
 
 
 def build_decloss(config: Any, mesh: Mesh) -> Term:

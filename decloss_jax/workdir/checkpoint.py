@@ -245,7 +245,8 @@ def load_generator(workdir: str | Path, *, stage: str | None = None) -> tuple[nn
 
     Returns:
         The Flax model that the run's config describes, its parameters (NumPy arrays), and a description with
-        `stage`, `step` and `checkpoint_sha256` (the hash of the list of hashes).
+        `stage`, `step`, `params` (which ones, as `restore_params` says) and `checkpoint_sha256` (the hash of
+        the list of hashes).
 
     Raises:
         UserError: no checkpoint, none that is whole, or one that train.py did not write.
@@ -267,11 +268,12 @@ def load_generator(workdir: str | Path, *, stage: str | None = None) -> tuple[nn
             continue
         with refuse_foreign(step):
             model = build_model(dict(files.read_json(step / "config" / "metadata")["model"]))
-            params = restore_params(step / "state")
+            params, name = restore_params(step / "state")
             check_params("its parameters", model, params, remedy=NOT_OURS)
         description = {
             "stage": directory.name,
             "step": int(step.name),
+            "params": name,
             "checkpoint_sha256": files.sha256(step / SUMS),
         }
         return model, params, description
@@ -303,8 +305,11 @@ def refuse_foreign(directory: Path) -> Iterator[None]:
         )
 
 
-def restore_params(state_directory: Path) -> Any:
-    """Restores the parameters alone, as NumPy arrays, whatever devices they were saved from.
+def restore_params(state_directory: Path) -> tuple[Any, str]:
+    """Restores the generator's parameters alone, as NumPy arrays, whatever devices they were saved from.
+
+    Returns:
+        The parameters and their name: "ema" (their moving average) where the state holds it, else "params".
 
     Raises:
         ValueError: arrays that are much larger than their files, or not of float32.
@@ -314,7 +319,8 @@ def restore_params(state_directory: Path) -> Any:
     metadata = checkpointer.metadata(state_directory).item_metadata
     if metadata is None:
         raise ValueError("a list of arrays that is damaged, or does not fit to its files")
-    saved = metadata.tree["params"]
+    name = "ema" if metadata.tree.get("ema") else "params"
+    saved = metadata.tree[name]
     leaves = jax.tree.leaves(saved)
     if any(leaf.dtype != np.float32 for leaf in leaves):
         raise ValueError("parameters that are not of float32")
@@ -322,10 +328,10 @@ def restore_params(state_directory: Path) -> Any:
     on_disk = sum(path.stat().st_size for path in state_directory.rglob("*"))
     if size > max(SIZE_IN_ANY_FILES, EXPANSION_LIMIT * on_disk):
         raise ValueError(f"{size:,} bytes of parameters in {on_disk:,} bytes of files")
-    target = {"params": saved}
+    target = {name: saved}
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
     restored = checkpointer.restore(
         state_directory,
         args=ocp.args.PyTreeRestore(target, restore_args=as_numpy, partial_restore=True),
     )
-    return restored["params"]
+    return restored[name], name
