@@ -156,6 +156,7 @@ def train_stage(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, par
         if unevaluated is not None:
             conclude(under_way, state, done, unevaluated, evaluating=True, saving=True, resumed=True)
         state = train_steps(under_way, state, done)
+        saved.finish()
     return state.generator
 
 

@@ -1,8 +1,8 @@
-"""A few images at a time: the memory of the networks is bounded by a micro-batch, and the result is unchanged.
+"""A few images at a time: a micro-batch bounds the memory of the networks, and the result is unchanged.
 
 Each device cuts its own share of the batch into micro-batches and takes them through a network one after
-another, in a loop of fixed length, so that it holds the activations of one at a time. What mixes images (DECLoss,
-a discriminator's batch norms) is outside and sees the whole batch.
+another, in a loop of fixed length, so that it holds the activations of one at a time. What mixes images
+(DECLoss, a discriminator's batch norms) is outside and sees the whole batch.
 """
 
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def in_micro_batches(network: Network, size: int | None, mesh: Mesh) -> Network:
 
 
 def mean_over_micro_batches(value: Value, size: int | None, mesh: Mesh) -> Value:
-    """Returns `value`, a mean over images, computed for `size` images of each device at a time; None: for all.
+    """Returns `value`, a mean over images, taking `size` images of each device at a time; None: all at once.
 
     Each turn of the loop computes a value and its gradient with respect to SR; nothing is computed twice.
 

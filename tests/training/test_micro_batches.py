@@ -1,4 +1,4 @@
-"""Micro-batches change the memory of a step and nothing else: losses, parameters and collectives are the same."""
+"""Micro-batches change the memory of a step and nothing else: the same losses, parameters, collectives."""
 
 import re
 
