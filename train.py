@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from decloss_jax.commands import scripts
-from decloss_jax.host import processes
+from decloss_jax.host import determinism, processes
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment; see configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; by default runs/NAME of the config.")
@@ -32,6 +32,7 @@ flags.mark_flag_as_required("config")
 def main(arguments: list[str]) -> int:
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = WORKDIR.value or os.path.join("runs", name)
+    determinism.request(CONFIG.value.deterministic)
     scripts.use_compilation_cache()
     if PROCESSES.value > 1 or PROCESS.value > 0:
         processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)

@@ -245,6 +245,7 @@ def begin(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: A
             step=stage.first_step,
             optimizer=plan.optimizer,
             discriminator=stage.discriminator,
+            variables=stage.its_variables,
             seed=this.config.seed,
             averaged=this.config.ema_decay > 0,
             mesh=plan.mesh,

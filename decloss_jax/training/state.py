@@ -1,6 +1,7 @@
 """What training carries from step to step and what a checkpoint holds."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,10 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
         theirs, params, description = checkpoint.load_generator(source, stage=stage)
         origin = f"{source}, {description['stage']}, step {description['step']}, {description['params']}"
     else:
-        theirs, params, description = load_generator(source)
+        load = functools.partial(load_generator, source, key=config.init_from_key)
+        theirs, params, description = load()
         if description.get("res_scale_from") == ASSUMED and config.model.res_scale is not None:
-            theirs, params, description = load_generator(source, res_scale=config.model.res_scale)
+            theirs, params, description = load(res_scale=config.model.res_scale)
         origin = describe(description)
     check_same_network(source, theirs, model)
     remedy = "make config.model describe the network that these weights belong to"
@@ -119,13 +121,17 @@ def fresh_state(
     step: int,
     optimizer: optax.GradientTransformation,
     discriminator: VGGDiscriminator | None = None,
+    variables: Mapping[str, Any] | None = None,
     seed: int = 0,
     averaged: bool = False,
 ) -> TrainState:
-    """Joins parameters, moments at zero, a discriminator drawn from the seed, and a moving average."""
+    """Joins parameters, moments at zero, a discriminator and a moving average.
+
+    The discriminator begins with `variables`, or drawn from the seed.
+    """
     other_side = None
     if discriminator is not None:
-        variables = draw_variables(discriminator, seed)
+        variables = draw_variables(discriminator, seed) if variables is None else variables
         other_side = DiscriminatorState(
             params=variables["params"],
             batch_stats=variables["batch_stats"],
@@ -146,6 +152,7 @@ def start_stage(
     step: int,
     optimizer: optax.GradientTransformation,
     discriminator: VGGDiscriminator | None,
+    variables: Mapping[str, Any] | None = None,
     seed: int,
     averaged: bool,
     mesh: Mesh,
@@ -159,7 +166,8 @@ def start_stage(
         seed=seed,
         averaged=averaged,
     )
-    return jax.jit(start, out_shardings=parallel.replicated(mesh))(params)
+    compiled = jax.jit(start, out_shardings=parallel.replicated(mesh))
+    return compiled(params, variables=variables)
 
 
 def abstract_state(

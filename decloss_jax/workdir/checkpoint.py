@@ -79,7 +79,7 @@ def find_damage(step_directory: Path) -> str | None:
 class StageCheckpoints:
     """The checkpoints of one stage of a run; training goes on while one is written.
 
-    An error of the disk in a save is raised by the next call of `save` or `finish`, and at the end of the block.
+    An error of the disk in a save is raised by the next `save` or `finish`, or at the end of the block.
 
     Args:
         workdir: the run's folder.
