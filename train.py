@@ -32,7 +32,7 @@ flags.mark_flag_as_required("config")
 def main(arguments: list[str]) -> int:
     name = Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
     workdir = WORKDIR.value or os.path.join("runs", name)
-    determinism.request(CONFIG.value.deterministic)
+    determinism.request(CONFIG.value)
     scripts.use_compilation_cache()
     if PROCESSES.value > 1 or PROCESS.value > 0:
         processes.join(COORDINATOR.value, PROCESSES.value, PROCESS.value)

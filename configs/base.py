@@ -34,7 +34,9 @@ def get_config() -> ConfigDict:
     config.model.dtype = "float32"  # of the convolutions: float32 or bfloat16; parameters stay float32
     config.model.res_scale = config_dict.placeholder(float)  # edsr: 1.0 when not set
     config.model.growth = config_dict.placeholder(int)  # rrdb: 32 when not set
-    config.model.remat = config_dict.placeholder(bool)  # rrdb: recompute blocks in the backward pass
+    config.model.remat = config_dict.placeholder(
+        bool
+    )  # rrdb: recompute blocks backwards, to save memory; off
 
     config.data = ConfigDict()
     config.data.source = "folder"  # a key of decloss_jax.data.sources.SOURCES
@@ -124,8 +126,8 @@ def get_config() -> ConfigDict:
     # Gradients of a larger global norm are shrunk to it, of each network by itself; not clipped when not set.
     config.gradient_clip_norm = config_dict.placeholder(float)
 
-    # True asks XLA for GPU kernels that give the same bits each time (train.py sets XLA_FLAGS; CPUs do so in any
-    # case). Not measured on a GPU. Another flag, --xla_gpu_force_conv_nhwc=true, is yours to set (docs/training.md).
+    # True asks XLA for GPU kernels that give the same bits each time (train.py sets XLA_FLAGS); never tried
+    # on a GPU, and not needed on CPUs. docs/training.md names another flag, which is yours to set.
     config.deterministic = False
 
     config.log_every_steps = 100  # one journal line
