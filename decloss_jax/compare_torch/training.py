@@ -160,6 +160,7 @@ def make_config(weights: Mapping[str, float], *, crop_size: int, steps: int) -> 
         "precision": "highest",
     }
     config.discriminator = {"features": FEATURES, "learning_rate_ratio": 1.0, "statistics": "global"}
+    config.discriminator.dtype = "float32"
     config.stage = {
         "steps": steps,
         "warmup_steps": WARMUP_STEPS,

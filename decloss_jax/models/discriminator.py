@@ -8,8 +8,10 @@ DECLoss paper, none is published: five stages and a 6x6 map, whose convolutions 
 
 import functools
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
+from jax.typing import DTypeLike
 
 from decloss_jax import checks
 from decloss_jax.models.layers import leaky_relu, torch_bias_init, torch_kernel_init
@@ -53,11 +55,14 @@ class VGGDiscriminator(nn.Module):
     Attributes:
         features: channels of the first stage.
         input_size: side of the patches, pixels; 4, 5, 6 or 7 times a power of two (`count_stages`).
+        dtype: of its layers' computation; None: that of the parameters and images. Parameters, statistics and
+            logits are float32 in any case.
         axis_name: inside `shard_map`, the mesh axis to average the batch statistics over; None elsewhere.
     """
 
     features: int = 64
     input_size: int = 192
+    dtype: DTypeLike | None = None
     axis_name: str | None = None
 
     @nn.compact
@@ -81,20 +86,22 @@ class VGGDiscriminator(nn.Module):
                     (size, size),
                     stride,
                     padding=((1, 1), (1, 1)),
+                    dtype=self.dtype,
                     use_bias=is_first,  # elsewhere the batch norm would take it away
                     kernel_init=torch_kernel_init,
                     bias_init=torch_bias_init(fan_in=size**2 * x.shape[-1]),
                     name=f"conv{s}_{part}",
                 )(x)
                 if not is_first:
-                    norm = batch_norm(axis_name=self.axis_name, name=f"bn{s}_{part}")
+                    norm = batch_norm(axis_name=self.axis_name, dtype=self.dtype, name=f"bn{s}_{part}")
                     x = norm(x, use_running_average=not train)
                 x = leaky_relu(x)
-        x = leaky_relu(dense(x.reshape(len(x), -1), HIDDEN, name="linear1"))
-        return dense(x, 1, name="linear2")
+        x = leaky_relu(dense(x.reshape(len(x), -1), HIDDEN, name="linear1", dtype=self.dtype))
+        logits = dense(x, 1, name="linear2", dtype=self.dtype)
+        return logits if self.dtype is None else logits.astype(jnp.float32)
 
 
-def dense(x: Array, features: int, *, name: str) -> Array:
+def dense(x: Array, features: int, *, name: str, dtype: DTypeLike | None) -> Array:
     """Applies a fully connected layer, [N,D] -> [N,features]; to be called inside a compact module."""
     bias_init = torch_bias_init(fan_in=x.shape[-1])
-    return nn.Dense(features, kernel_init=torch_kernel_init, bias_init=bias_init, name=name)(x)
+    return nn.Dense(features, dtype=dtype, kernel_init=torch_kernel_init, bias_init=bias_init, name=name)(x)
