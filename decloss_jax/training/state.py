@@ -152,7 +152,7 @@ def start_stage(
     discriminator: VGGDiscriminator | None,
     variables: Mapping[str, Any] | None = None,
     seed: int,
-    averaged: bool,
+    averaged: bool = False,
     mesh: Mesh,
 ) -> TrainState:
     """Makes the state in which a stage begins, one copy on each device of the mesh."""
