@@ -28,6 +28,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from jax_step import compile_step
+
 from decloss_jax.config import load_config, override
 from decloss_jax.losses.contrast import spatial_contrast, spatial_contrast_dense
 
@@ -91,39 +93,9 @@ def count_loss(form: Any, patches: int, depth: int, devices: int = 1) -> dict[st
 
 
 def count_step(config: Any) -> dict[str, Any]:
-    """Counts the second stage's step of a config on one A100; the terms of networks need their weights."""
-    from decloss_jax.models import build_model
-    from decloss_jax.training.adversary import build_adversary
-    from decloss_jax.training.optim import build_optimizer, build_schedule
-    from decloss_jax.training.state import abstract_state
-    from decloss_jax.training.step import make_train_step
-    from decloss_jax.training.terms import active_weights, build_terms
-
-    mesh, stage = mesh_of(1), "finetune"
-    model, optimizer = build_model(config.model), build_optimizer(config)
-    adversary = build_adversary(config, stage, mesh)
-    step = make_train_step(
-        model,
-        terms=build_terms(config, stage, mesh),
-        adversary=adversary,
-        weights=active_weights(config, stage),
-        optimizer=optimizer,
-        schedule=build_schedule(config.finetune, stage),
-        first_step=0,
-        mesh=mesh,
-    )
-    state = abstract_state(model, optimizer, adversary.model if adversary else None)
-    on_gpu, side = NamedSharding(mesh, PartitionSpec()), config.data.crop_size
-
-    def shape(array: Any) -> Any:
-        return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=on_gpu)
-
-    batch = {
-        name: np.empty((config.batch_size, pixels, pixels, 3), np.uint8)
-        for name, pixels in (("low", side // config.model.scale), ("hr", side))
-    }
-    compiled = jax.jit(step).lower(*jax.tree.map(shape, (state, batch))).compile()
-    return {"images": config.batch_size, "side": side, **counts(compiled)}
+    """Counts the second stage's step of a config on one A100."""
+    compiled = compile_step(config, mesh_of(1))
+    return {"images": config.batch_size, "side": config.data.crop_size, **counts(compiled)}
 
 
 def counts(compiled: Any) -> dict[str, Any]:

@@ -66,22 +66,28 @@ def vectors(size: str) -> tuple[np.ndarray, np.ndarray, float]:
 def loss_reference(size: str, folder: Path) -> dict[str, Any]:
     """Computes the gradient in float64 with PyTorch, rows in chunks, and leaves it in the folder."""
     import torch
-    from contrast_forms import torch_sums, torch_vectors
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    sr, hr, threshold_db = vectors(size)
-    inputs = [torch.from_numpy(x).double().to(device) for x in (sr, hr)]
-    inputs[0].requires_grad_()
-    parts = torch_vectors(*inputs, threshold_db)
-    unit = parts[0].detach().requires_grad_()
+    *patches, threshold_db = vectors(size)
+    sr, hr = (torch.from_numpy(x).double().to(device) for x in patches)
+    sr.requires_grad_()
+    unit, unit_hr = (torch.nn.functional.normalize(x, dim=1) for x in (sr, hr))
+    leaf = unit.detach().requires_grad_()
     log_sum, used = 0.0, 0
     for start in range(0, len(sr), 256):
-        columns = (unit, *parts[1:])
-        some, count = torch_sums(tuple(part[start : start + 256] for part in columns), columns)
+        rows = slice(start, start + 256)
+        positive = torch.cdist(hr[rows], hr, compute_mode="donot_use_mm_for_euclid_dist") <= 10 ** (
+            -threshold_db / 20
+        )
+        t = torch.where(positive, 0.5, 1.5)
+        scores = torch.exp(leaf[rows] @ leaf.T / t) + 2 * torch.exp(leaf[rows] @ unit_hr.T / t)
+        q_pos, q_neg = (scores * positive).sum(1), (scores * ~positive).sum(1)
+        kept = q_neg > 0
+        some = torch.log(q_neg[kept] / q_pos[kept]).sum()
         some.backward()
-        log_sum, used = log_sum + some.item(), used + count.item()
-    parts[0].backward(unit.grad / used)
-    np.save(folder / f"{size}.npy", inputs[0].grad.cpu().numpy())
+        log_sum, used = log_sum + some.item(), used + int(kept.sum())
+    unit.backward(leaf.grad / used)
+    np.save(folder / f"{size}.npy", sr.grad.cpu().numpy())
     return {"loss": log_sum / used, "device": device}
 
 
@@ -117,7 +123,7 @@ def waiting(call: Callable, *inputs: Any) -> Any:
 def loss_torch(size: str, folder: Path) -> dict[str, Any]:
     """Measures PyTorch's dense form, eager and compiled, in float32 and with TF32."""
     import torch
-    from contrast_forms import torch_dense_loss
+    from contrast_forms import torch_loss
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not TINY:
@@ -125,7 +131,7 @@ def loss_torch(size: str, folder: Path) -> dict[str, Any]:
     sr, hr, threshold_db = vectors(size)
     leaf, target = torch.from_numpy(sr).to(device).requires_grad_(), torch.from_numpy(hr).to(device)
     reference, results = np.load(folder / f"{size}.npy"), {}
-    for name, form in (("eager", torch_dense_loss), ("compiled", torch.compile(torch_dense_loss))):
+    for name, form in (("eager", torch_loss), ("compiled", torch.compile(torch_loss))):
         for kind in ("tf32", "float32"):
             torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
             if device == "cuda":
@@ -247,15 +253,16 @@ def cards(count: str, folder: Path) -> dict[str, Any]:
 
 def repeat(turn: str, folder: Path) -> dict[str, Any]:
     """Hashes the parameters after some steps of row 7."""
-    from decloss_jax.host.devices import make_deterministic
+    from decloss_jax.host import determinism
 
-    if os.environ["DECLOSS_DETERMINISTIC"] == "1":
-        make_deterministic()
+    config = make_config("row7")
+    config.deterministic = os.environ["DECLOSS_DETERMINISTIC"] == "1"
+    determinism.request(config)
     import jax
     from jax_step import Stepper
 
     use_random_vgg19()
-    stepper = Stepper(make_config("row7"))
+    stepper = Stepper(config)
     seconds = stepper.seconds(STEPS)
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(jax.device_get(stepper.state)):

@@ -1,5 +1,6 @@
-"""A compiled training step of a config on one batch of crops of packaged photographs, for measurements."""
+"""Training steps of configs for measurements: ready to run on photographs, or compiled from shapes."""
 
+import functools
 import time
 from typing import Any
 
@@ -68,3 +69,38 @@ def crops(count: int, size: int, scale: int) -> dict[str, np.ndarray]:
         batch["low"].append(low[top : top + side, left : left + side])
         batch["hr"].append(hr[scale * top :, scale * left :][:size, :size])
     return {key: np.stack(images) for key, images in batch.items()}
+
+
+def compile_step(config: Any, mesh: Any) -> Any:
+    """Compiles the update of stage 2 for a mesh whose devices need not exist; nothing is run.
+
+    The networks of the terms come with their weights, so a config has to name a packaged one (vgg16).
+    """
+    import jax
+
+    from decloss_jax.models import build_model
+    from decloss_jax.training.adversary import build_adversary
+    from decloss_jax.training.micro_batches import in_micro_batches
+    from decloss_jax.training.optim import build_optimizer, build_schedule
+    from decloss_jax.training.plan import abstract_batch
+    from decloss_jax.training.state import abstract_state
+    from decloss_jax.training.step import compile_update, update
+    from decloss_jax.training.terms import active_weights, build_terms
+
+    stage = "finetune"
+    model, optimizer = build_model(config.model), build_optimizer(config)
+    terms, adversary = build_terms(config, stage, mesh), build_adversary(config, stage, mesh)
+    step = functools.partial(
+        update,
+        in_micro_batches(lambda params, low: model.apply({"params": params}, low), config.micro_batch, mesh),
+        terms,
+        adversary,
+        active_weights(config, stage),
+        optimizer,
+        build_schedule(config.finetune, stage),
+        0,
+        config.ema_decay,
+    )
+    state = abstract_state(model, optimizer, adversary.model if adversary else None)
+    frozen = jax.eval_shape(lambda: {name: term.frozen for name, term in terms.items()})
+    return compile_update(step, mesh).lower(state, abstract_batch(config), frozen).compile()

@@ -12,14 +12,13 @@ import json
 import os
 import statistics
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from jax_step import Stepper
 
 from decloss_jax.commands import program
 
@@ -50,15 +49,24 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments, OPTIONS)
 
 
+def row_config(name: str) -> Any:
+    """Returns the config of a row in miniature."""
+    import importlib
+
+    from configs import mini
+
+    return mini.shrink(importlib.import_module("configs." + name.replace("/", ".")).get_config())
+
+
 def main(options: argparse.Namespace) -> None:
     from decloss_jax.reproduction.paper import TABLE1
     from decloss_jax.workdir.journal import versions
 
-    steppers = {number: Stepper(TABLE1[number - 1].config) for number in ROWS}
+    steppers = {number: Stepper(row_config(TABLE1[number - 1].config)) for number in ROWS}
     seconds: dict[int, list[float]] = {number: [] for number in ROWS}
     for _ in range(OPTIONS.rounds):
         for number, stepper in steppers.items():
-            seconds[number].append(stepper.step())
+            seconds[number].append(stepper.seconds())
     medians = {number: statistics.median(values) for number, values in seconds.items()}
     hours = {number: TABLE1[number - 1].hours for number in ROWS}
     record = {
@@ -95,64 +103,6 @@ def main(options: argparse.Namespace) -> None:
         print(f"| {name} | {ratio['here']:.2f} | {ratio['printed_hours']:.2f} |")
     for name, share in record["share_of_decloss"].items():
         print(f"DECLoss's share {name}: {share:.1%}")
-
-
-def crops(count: int, size: int, scale: int) -> dict[str, np.ndarray]:
-    """Cuts the middle out of photographs: "hr" [count,size,size,3] and "low", uint8."""
-    from decloss_jax.data.photographs import find_photographs
-
-    pairs = find_photographs("train")
-    batch: dict[str, list[np.ndarray]] = {"low": [], "hr": []}
-    for index in range(count):
-        low, hr = pairs[index % len(pairs)].load(scale)
-        side = size // scale
-        top, left = ((length - side) // 2 for length in low.shape[:2])
-        batch["low"].append(low[top : top + side, left : left + side])
-        batch["hr"].append(hr[scale * top :, scale * left :][:size, :size])
-    return {key: np.stack(images) for key, images in batch.items()}
-
-
-class Stepper:
-    """The last stage of a row in miniature, ready to do a step."""
-
-    def __init__(self, config_name: str):
-        import importlib
-
-        import jax
-
-        from configs import mini
-        from decloss_jax.host import parallel
-        from decloss_jax.models import build_model
-        from decloss_jax.training.optim import build_optimizer
-        from decloss_jax.training.plan import plan_stages
-        from decloss_jax.training.state import draw_params, start_stage
-
-        config = importlib.import_module("configs." + config_name.replace("/", ".")).get_config()
-        config = mini.shrink(config)
-        mesh, model, optimizer = parallel.data_mesh(), build_model(config.model), build_optimizer(config)
-        stage = plan_stages(config, model, optimizer, mesh)[-1]
-        params = jax.device_put(draw_params(model, 0), parallel.replicated(mesh))
-        self._train_step: Any = stage.train_step
-        self._state = start_stage(
-            params,
-            step=stage.first_step,
-            optimizer=optimizer,
-            discriminator=stage.discriminator,
-            seed=0,
-            mesh=mesh,
-        )
-        batch = crops(config.batch_size, config.data.crop_size, config.model.scale)
-        self._batch = parallel.shard_batch(batch, mesh)
-        self.step()
-
-    def step(self) -> float:
-        """Does one step; returns its seconds."""
-        import jax
-
-        start = time.perf_counter()
-        self._state, metrics = self._train_step(self._state, self._batch)
-        jax.block_until_ready((self._state, metrics))
-        return time.perf_counter() - start
 
 
 if __name__ == "__main__":

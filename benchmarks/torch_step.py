@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from contrast_forms import torch_dense_loss
+from contrast_forms import torch_loss
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -42,7 +42,7 @@ def decloss(sr: Tensor, hr: Tensor, *, patch_size: int, mu: float, threshold_db:
     """Enhances detail, cuts mini-patches and contrasts them."""
     enhanced = (torch_losses.enhance(images.contiguous(), alpha=1.0, mu=mu) for images in (sr, hr))
     u, v = (torch_losses.mini_patches(images, patch_size) for images in enhanced)
-    return torch_dense_loss(u, v.detach(), threshold_db)
+    return torch_loss(u, v.detach(), threshold_db)
 
 
 def make_step(config: Any, *, device: str) -> Callable[[], None]:

@@ -22,7 +22,11 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # decides initial weights, crops and flips, together with the step
     config.batch_size = 32  # images, over all devices together (Sec. 5.1)
+    # Images that a device has in its networks at a time, to save memory (a discriminator has all); divides
+    # the device's share of the batch. The result is the same. All when not set.
+    config.micro_batch = config_dict.placeholder(int)
     config.init_from = ""  # workdir of another run, or a weights file; stage 2 starts from its generator
+    config.init_from_key = ""  # of a file with params and params_ema: which; params_ema when not said
 
     config.model = ConfigDict()
     config.model.name = "edsr"  # a key of decloss_jax.models.MODELS
@@ -32,7 +36,9 @@ def get_config() -> ConfigDict:
     config.model.dtype = "float32"  # of the convolutions: float32 or bfloat16; parameters stay float32
     config.model.res_scale = config_dict.placeholder(float)  # edsr: 1.0 when not set
     config.model.growth = config_dict.placeholder(int)  # rrdb: 32 when not set
-    config.model.remat = config_dict.placeholder(bool)  # rrdb: recompute blocks in the backward pass
+    config.model.remat = config_dict.placeholder(
+        bool
+    )  # rrdb: recompute blocks backwards, to save memory; off
 
     config.data = ConfigDict()
     config.data.source = "folder"  # a key of decloss_jax.data.sources.SOURCES
@@ -52,8 +58,14 @@ def get_config() -> ConfigDict:
     config.pretrain = ConfigDict()
     config.pretrain.steps = 200_000  # 0 leaves the stage out
     config.pretrain.learning_rate = 1e-4  # peak
-    config.pretrain.warmup_steps = 5_000  # linear from 0
-    config.pretrain.schedule = "cosine"  # "cosine" to 0, or "constant"
+    config.pretrain.warmup_steps = (
+        5_000  # w: update t = 1..w has the rate peak t/w; a cosine begins behind it
+    )
+    # "cosine" to 0, "constant", or "multistep": times gamma after each milestone, updates of this stage with
+    # those of the warm-up (EDSR: gamma 0.5 at 200k; ESRGAN: 0.5 at 50k, 100k, 200k, 300k).
+    config.pretrain.schedule = "cosine"
+    config.pretrain.milestones = ()
+    config.pretrain.gamma = 0.5
     config.pretrain.restarts = 0  # warm restarts of the cosine ("gamma = 0.5" is not explained: one cosine)
     config.pretrain.restart_gamma = 0.5  # factor of the peak at each restart
     config.pretrain.weights = loss_weights(l1=1.0)
@@ -64,6 +76,8 @@ def get_config() -> ConfigDict:
     config.finetune.learning_rate = 2e-5
     config.finetune.warmup_steps = 0
     config.finetune.schedule = "cosine"
+    config.finetune.milestones = ()
+    config.finetune.gamma = 0.5
     config.finetune.restarts = 0
     config.finetune.restart_gamma = 0.5
     config.finetune.weights = loss_weights(l1=1e-2, perceptual=1.0, decloss=3e-5)
@@ -87,9 +101,16 @@ def get_config() -> ConfigDict:
     config.perceptual.weights_file = ""  # torchvision's vgg19-dcbb9e9d.pth; "": $DECLOSS_VGG19, or fetched
     config.perceptual.taps = ()  # names of layers; (): the last convolution before its activation (ESRGAN)
     config.perceptual.tap_weights = ()  # one factor per tap; (): 1 each
+    config.perceptual.dtype = "float32"  # of its network: float32 or bfloat16; the distance is float32
     config.perceptual.criterion = "l1"  # ESRGAN's, which the weights follow, or "l2" (Eq. 25)
 
     config.discriminator = ConfigDict()  # of the terms gan and ragan; VGG-style, sized from the crops
+    config.discriminator.init_from = (
+        ""  # file of BasicSR's VGGStyleDiscriminator; drawn from the seed when not set
+    )
+    config.discriminator.dtype = (
+        "float32"  # of its layers: float32 or bfloat16; parameters and logits: float32
+    )
     config.discriminator.features = 64  # of its first stage (SRGAN, ESRGAN)
     # How often it halves the crops, rounding down; when not set, until 4 to 7 pixels are left. RankSRGAN: 5.
     config.discriminator.stages = config_dict.placeholder(int)
@@ -102,12 +123,21 @@ def get_config() -> ConfigDict:
     config.ranker.bias = 0.0  # taken off its scores
     config.ranker.statistics = "running"  # of its batch norms, or "batch", as RankSRGAN's code has them
 
+    # Of the moving average of the generator's parameters, e <- decay e + (1 - decay) w after an update, with
+    # which validation, evaluation, export and the next stage go on; 0: none, as in the paper. ESRGAN's later
+    # runs (BasicSR): 0.999.
+    config.ema_decay = 0.0
+
     # Of both networks.
     config.adam_b1 = 0.9  # Sec. 5.1
     config.adam_b2 = 0.999  # Sec. 5.1
     config.adam_eps = 1e-8  # torch's default
     # Gradients of a larger global norm are shrunk to it, of each network by itself; not clipped when not set.
     config.gradient_clip_norm = config_dict.placeholder(float)
+
+    # True asks XLA for GPU kernels that give the same bits each time (train.py sets XLA_FLAGS); never tried
+    # on a GPU, and not needed on CPUs. docs/training.md names another flag, which is yours to set.
+    config.deterministic = False
 
     config.log_every_steps = 100  # one journal line
     config.eval_every_steps = 5_000  # PSNR on the validation images, sample strips

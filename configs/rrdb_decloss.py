@@ -15,5 +15,4 @@ def get_config() -> ConfigDict:
     config.model.name = "rrdb"
     config.model.blocks = 23
     config.model.growth = 32
-    config.model.remat = True  # recomputes activations in the backward pass, to save memory
     return config

@@ -149,7 +149,7 @@ def gan_losses(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
 
 
 def cosine_with_warmup(step: int, *, steps: int, warmup_steps: int, learning_rate: float) -> float:
-    """Linear from 0 to the peak, then half a cosine to 0."""
+    """Linear to the peak, which the last update of the warm-up has, then half a cosine to 0."""
     if step < warmup_steps:
-        return learning_rate * step / warmup_steps
+        return learning_rate * (step + 1) / warmup_steps
     return learning_rate * (1 + math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps))) / 2

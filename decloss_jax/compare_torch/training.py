@@ -164,6 +164,7 @@ def make_config(weights: Mapping[str, float], *, crop_size: int, steps: int) -> 
         "stages": None,
         "learning_rate_ratio": 1.0,
         "statistics": "global",
+        "dtype": "float32",
     }
     config.stage = {
         "steps": steps,

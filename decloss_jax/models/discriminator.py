@@ -9,8 +9,10 @@ RankSRGAN's has five for 296, and so a map of 9x9: where the number of stages is
 
 import functools
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
+from jax.typing import DTypeLike
 
 from decloss_jax import checks
 from decloss_jax.models.layers import leaky_relu, torch_bias_init, torch_kernel_init
@@ -60,12 +62,15 @@ class VGGDiscriminator(nn.Module):
         input_size: side of the patches, pixels; 4, 5, 6 or 7 times a power of two (`count_stages`), or, where
             `stages` is given, any that leaves a map.
         stages: how often a patch is halved, rounding down; None: until its side is 4 to 7 pixels.
+        dtype: of its layers' computation; None: that of the parameters and images. Parameters, statistics and
+            logits are float32 in any case.
         axis_name: inside `shard_map`, the mesh axis to average the batch statistics over; None elsewhere.
     """
 
     features: int = 64
     input_size: int = 192
     stages: int | None = None
+    dtype: DTypeLike | None = None
     axis_name: str | None = None
 
     @nn.compact
@@ -80,16 +85,28 @@ class VGGDiscriminator(nn.Module):
             remedy="make input_size the side of the patches",
         )
 
-        stages = count_stages(self.input_size, self.stages)
         x = apply_vgg_stages(
-            images, features=self.features, stages=stages, train=train, axis_name=self.axis_name
+            images,
+            features=self.features,
+            stages=count_stages(self.input_size, self.stages),
+            train=train,
+            dtype=self.dtype,
+            axis_name=self.axis_name,
         )
-        x = leaky_relu(dense(x.reshape(len(x), -1), HIDDEN, name="linear1"))
-        return dense(x, 1, name="linear2")
+        x = leaky_relu(dense(x.reshape(len(x), -1), HIDDEN, name="linear1", dtype=self.dtype))
+        logits = dense(x, 1, name="linear2", dtype=self.dtype)
+        return logits if self.dtype is None else logits.astype(jnp.float32)
 
 
 def apply_vgg_stages(
-    x: Array, *, features: int, stages: int, biased: bool = False, train: bool, axis_name: str | None
+    x: Array,
+    *,
+    features: int,
+    stages: int,
+    biased: bool = False,
+    train: bool,
+    dtype: DTypeLike | None = None,
+    axis_name: str | None,
 ) -> Array:
     """Applies the convolutions, [N,H,W,3] -> [N,H/2^stages,W/2^stages,C], inside a compact module.
 
@@ -99,6 +116,7 @@ def apply_vgg_stages(
         stages: number of stages.
         biased: whether all convolutions have a bias, or the first alone: a batch norm takes it away again.
         train: whether the batch norms use the statistics of the batch.
+        dtype: as in `VGGDiscriminator`.
         axis_name: as in `VGGDiscriminator`.
     """
     for s in range(stages):
@@ -109,19 +127,20 @@ def apply_vgg_stages(
                 (size, size),
                 stride,
                 padding=((1, 1), (1, 1)),
+                dtype=dtype,
                 use_bias=biased or is_first,
                 kernel_init=torch_kernel_init,
                 bias_init=torch_bias_init(fan_in=size**2 * x.shape[-1]),
                 name=f"conv{s}_{part}",
             )(x)
             if not is_first:
-                norm = batch_norm(axis_name=axis_name, name=f"bn{s}_{part}")
+                norm = batch_norm(axis_name=axis_name, dtype=dtype, name=f"bn{s}_{part}")
                 x = norm(x, use_running_average=not train)
             x = leaky_relu(x)
     return x
 
 
-def dense(x: Array, features: int, *, name: str) -> Array:
+def dense(x: Array, features: int, *, name: str, dtype: DTypeLike | None = None) -> Array:
     """Applies a fully connected layer, [N,D] -> [N,features]; to be called inside a compact module."""
     bias_init = torch_bias_init(fan_in=x.shape[-1])
-    return nn.Dense(features, kernel_init=torch_kernel_init, bias_init=bias_init, name=name)(x)
+    return nn.Dense(features, dtype=dtype, kernel_init=torch_kernel_init, bias_init=bias_init, name=name)(x)

@@ -11,8 +11,10 @@ from jax.sharding import Mesh, PartitionSpec
 from decloss_jax import checks
 from decloss_jax.host import parallel
 from decloss_jax.losses import adversarial
-from decloss_jax.models import VGGDiscriminator
+from decloss_jax.models import DTYPES, VGGDiscriminator
 from decloss_jax.models.discriminator import count_stages
+from decloss_jax.weights.discriminators import discriminator_variables
+from decloss_jax.weights.torch_reader import read_torch, refusals_as_user_errors
 
 
 class Game(NamedTuple):
@@ -116,9 +118,39 @@ def build_adversary(config: Any, stage: str, mesh: Mesh) -> Adversary | None:
     )
     options = config.discriminator
     make_judge = checks.look_up(STATISTICS, options.statistics, "discriminator.statistics")
-    model = VGGDiscriminator(options.features, config.data.crop_size, options.stages)
-    count_stages(model.input_size, model.stages)
+    checks.look_up(DTYPES, options.dtype, "discriminator.dtype")
+    count_stages(config.data.crop_size, options.stages)
+    model = VGGDiscriminator(
+        features=options.features,
+        input_size=config.data.crop_size,
+        stages=options.stages,
+        dtype=None if options.dtype == "float32" else options.dtype,
+    )
     return Adversary(terms[0], GAMES[terms[0]], model, make_judge(model, mesh), options.learning_rate_ratio)
+
+
+def read_variables(config: Any, model: VGGDiscriminator) -> Mapping[str, Any] | None:
+    """Reads the discriminator's variables from `config.discriminator.init_from`; None where that is not set.
+
+    Raises:
+        UserError: a file of another network, or of another size.
+    """
+    path = config.discriminator.init_from
+    if not path:
+        return None
+    with refusals_as_user_errors(path, "weights of a discriminator"):
+        theirs, variables = discriminator_variables(read_torch(path))
+    stages = count_stages(model.input_size, model.stages)
+    smallest = model.input_size >> stages << stages  # of the patches that leave the same map
+    for name, here in {"features": model.features, "input_size": smallest, "stages": stages}.items():
+        checks.check(
+            getattr(theirs, name) == here,
+            f"discriminator.init_from {path}",
+            expected=f"a discriminator with {name} {here}",
+            got=getattr(theirs, name),
+            remedy="make discriminator.features and data.crop_size (its input_size) the file's",
+        )
+    return variables
 
 
 def draw_variables(model: VGGDiscriminator, seed: int) -> Mapping[str, Any]:

@@ -139,12 +139,12 @@ def train_stages(this: Run, params: Any) -> None:
 
 
 def train_stage(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: Any) -> Any:
-    """Trains one stage to its end, from its newest checkpoint or from `params`; returns the parameters."""
+    """Trains one stage to its end, from its newest checkpoint or from `params`; returns those it hands on."""
     state, done = begin(this, stage, saved, params)
     unevaluated = saved.unevaluated(done)
     if done == stage.last_step and unevaluated is None:
         parallel.say(f"{stage.name}: complete at step {done}")
-        return state.params
+        return state.generator
     mesh, stop = this.plan.mesh, this.stop
     if parallel.any_process(mesh, delay=0)(stop.requested()):
         raise Stopped(f"before {stage.name}", stop)
@@ -156,7 +156,8 @@ def train_stage(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, par
         if unevaluated is not None:
             conclude(under_way, state, done, unevaluated, evaluating=True, saving=True, resumed=True)
         state = train_steps(under_way, state, done)
-    return state.params
+        saved.finish()
+    return state.generator
 
 
 def train_steps(under_way: StageRun, state: TrainState, done: int) -> TrainState:
@@ -244,13 +245,16 @@ def begin(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: A
             step=stage.first_step,
             optimizer=plan.optimizer,
             discriminator=stage.discriminator,
+            variables=stage.its_variables,
             seed=this.config.seed,
+            averaged=this.config.ema_decay > 0,
             mesh=plan.mesh,
         )
         return state, stage.first_step
     if step < stage.last_step:
         parallel.say(f"{stage.name}: going on from the checkpoint of step {step}")
-    abstract = abstract_state(plan.model, plan.optimizer, stage.discriminator)
+    averaged = this.config.ema_decay > 0
+    abstract = abstract_state(plan.model, plan.optimizer, stage.discriminator, averaged)
     return saved.restore(step, abstract, parallel.replicated(plan.mesh)), step
 
 
@@ -264,7 +268,7 @@ def evaluate(under_way: StageRun, state: TrainState, step: int) -> dict[str, flo
         return {}
     return validate(
         this.plan.model,
-        parallel.local_copy(state.params),
+        parallel.local_copy(state.generator),
         this.validation,
         scale=this.config.model.scale,
         samples=this.config.sample_images,

@@ -3,22 +3,38 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import optax
 
 from decloss_jax import checks
 
 
-def cosine_cycles(peak: float, steps: int, cycles: int, gamma: float) -> list[optax.Schedule]:
-    """Returns cosines from peak gamma^k to 0, one for each cycle of `steps`."""
-    return [optax.cosine_decay_schedule(peak * gamma**cycle, steps) for cycle in range(cycles)]
+def cosine(stage: Mapping[str, Any]) -> optax.Schedule:
+    """Half a cosine from the peak to 0, beginning when the warm-up ends, in `restarts` + 1 equal cycles.
+
+    The peak of cycle k is peak restart_gamma^k (SGDR, Loshchilov and Hutter 2017).
+    """
+    warmup, cycles = stage["warmup_steps"], stage["restarts"] + 1
+    steps = (stage["steps"] - warmup) // cycles
+    peaks = [stage["learning_rate"] * stage["restart_gamma"] ** k for k in range(cycles)]
+    bodies = [optax.cosine_decay_schedule(peak, steps) for peak in peaks]
+    joined = optax.join_schedules(bodies, [k * steps for k in range(1, cycles)])
+    return lambda done: joined(done - warmup)
 
 
-def constant_cycles(peak: float, steps: int, cycles: int, gamma: float) -> list[optax.Schedule]:
-    """Returns the constants peak gamma^k, one for each cycle of `steps`."""
-    return [optax.constant_schedule(peak * gamma**cycle) for cycle in range(cycles)]
+def constant(stage: Mapping[str, Any]) -> optax.Schedule:
+    """The peak throughout."""
+    return optax.constant_schedule(stage["learning_rate"])
 
 
-SCHEDULES = {"cosine": cosine_cycles, "constant": constant_cycles}
+def multistep(stage: Mapping[str, Any]) -> optax.Schedule:
+    """The peak, times `gamma` after each of `milestones`, which count the updates of the stage."""
+    factors = dict.fromkeys(stage["milestones"], stage["gamma"])
+    return optax.piecewise_constant_schedule(stage["learning_rate"], factors)
+
+
+# Of a stage: updates done in it -> learning rate, without the warm-up.
+SCHEDULES = {"cosine": cosine, "constant": constant, "multistep": multistep}
 
 
 def build_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformation:
@@ -34,9 +50,8 @@ def build_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformation:
 def build_schedule(stage: Mapping[str, Any], name: str) -> optax.Schedule:
     """Builds the learning rate of a stage as a function of the updates done in it.
 
-    Linear warm-up from 0 over `warmup_steps`; then a cosine from the peak to 0 at `steps`, or the constant
-    peak; `restarts` cuts that into equal cycles whose peaks shrink by `restart_gamma` (SGDR, Loshchilov and
-    Hutter 2017).
+    In a warm-up of w updates, update t = 1..w has the rate peak t/w, as in BasicSR, so that the first one
+    moves. A cosine begins behind the warm-up; milestones count from the beginning of the stage.
 
     Args:
         stage: `config.pretrain` or `config.finetune`.
@@ -45,10 +60,8 @@ def build_schedule(stage: Mapping[str, Any], name: str) -> optax.Schedule:
     Raises:
         UserError: an unknown schedule.
     """
-    steps, warmup, peak = stage["steps"], stage["warmup_steps"], stage["learning_rate"]
-    cycles = stage["restarts"] + 1
-    cycle_steps = (steps - warmup) // cycles
-    make_cycles = checks.look_up(SCHEDULES, stage["schedule"], f"{name}.schedule")
-    bodies = make_cycles(peak, cycle_steps, cycles, stage["restart_gamma"])
-    boundaries = [warmup + cycle * cycle_steps for cycle in range(len(bodies))]
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, max(warmup, 1)), *bodies], boundaries)
+    body = checks.look_up(SCHEDULES, stage["schedule"], f"{name}.schedule")(stage)
+    warmup, peak = stage["warmup_steps"], stage["learning_rate"]
+    if warmup == 0:
+        return body
+    return lambda done: jnp.where(done < warmup, peak * (done + 1) / warmup, body(done))

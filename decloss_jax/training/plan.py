@@ -18,7 +18,7 @@ from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.sources import build_source
 from decloss_jax.host import parallel
 from decloss_jax.models import VGGDiscriminator, build_model
-from decloss_jax.training.adversary import Adversary, build_adversary
+from decloss_jax.training.adversary import Adversary, build_adversary, read_variables
 from decloss_jax.training.optim import build_optimizer, build_schedule
 from decloss_jax.training.state import abstract_state
 from decloss_jax.training.step import TrainStep, make_train_step
@@ -30,6 +30,7 @@ POSITIVE = (
     "data.crop_size",
     "adam_eps",
     "gradient_clip_norm",
+    "micro_batch",
     "discriminator.features",
     "discriminator.learning_rate_ratio",
     "log_every_steps",
@@ -42,6 +43,7 @@ RANGES = {
     "data.threads": (0, math.inf),
     "adam_b1": (0.0, 0.999999),
     "adam_b2": (0.0, 0.999999),
+    "ema_decay": (0.0, 0.999999),
     "validation_images": (0, math.inf),
     "sample_images": (0, math.inf),
 }
@@ -56,6 +58,7 @@ class Stage:
     last_step: int
     train_step: TrainStep
     discriminator: VGGDiscriminator | None
+    its_variables: Mapping[str, Any] | None  # with which the discriminator begins; None: drawn from the seed
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,13 @@ def check_values(config: ConfigDict, mesh: Mesh) -> None:
     for field, (smallest, largest) in RANGES.items():
         checks.check_range(field, fields[field], smallest, largest)
     parallel.check_batch_size(config.batch_size, mesh)
+    if config.micro_batch is not None:
+        checks.check_divisible(
+            "images of a device (batch_size / devices)",
+            config.batch_size // mesh.size,
+            "micro_batch",
+            config.micro_batch,
+        )
     checks.check_divisible("data.crop_size", config.data.crop_size, "model.scale", config.model.scale)
     for name in STAGES:
         checks.check_range(f"{name}.steps", config[name].steps, 0)
@@ -109,7 +119,7 @@ def check_values(config: ConfigDict, mesh: Mesh) -> None:
 
 
 def check_schedule(stage: Mapping[str, Any], name: str) -> None:
-    """Raises `UserError` unless the warm-up and the cycles of a stage fit into its steps."""
+    """Raises `UserError` unless the warm-up, the cycles and the milestones of a stage fit into its steps."""
     steps, warmup = stage["steps"], stage["warmup_steps"]
     checks.check_positive(f"{name}.learning_rate", stage["learning_rate"])
     checks.check(
@@ -118,6 +128,15 @@ def check_schedule(stage: Mapping[str, Any], name: str) -> None:
         expected=f"0 to {steps - 1}, below {name}.steps",
         got=warmup,
         remedy=f"shorten the warm-up with --config.{name}.warmup_steps or lengthen the stage",
+    )
+    checks.check_positive(f"{name}.gamma", stage["gamma"])
+    milestones = list(stage["milestones"])
+    checks.check(
+        milestones == sorted(set(milestones)) and all(0 < each < steps for each in milestones),
+        f"{name}.milestones",
+        expected=f"rising numbers of updates, between 0 and {name}.steps ({steps})",
+        got=milestones,
+        remedy=f"change --config.{name}.milestones",
     )
     checks.check(
         0 <= stage["restarts"] < steps - warmup,
@@ -155,10 +174,14 @@ def plan_stages(
             schedule=build_schedule(options, name),
             first_step=done,
             mesh=mesh,
+            micro_batch=config.micro_batch,
+            ema_decay=config.ema_decay,
         )
         discriminator = adversary.model if adversary else None
-        jax.eval_shape(train_step, abstract_state(model, optimizer, discriminator), abstract_batch(config))
-        stages.append(Stage(name, done, done + options.steps, train_step, discriminator))
+        state = abstract_state(model, optimizer, discriminator, averaged=config.ema_decay > 0)
+        jax.eval_shape(train_step, state, abstract_batch(config))
+        variables = read_variables(config, discriminator) if discriminator else None
+        stages.append(Stage(name, done, done + options.steps, train_step, discriminator, variables))
         done += options.steps
     checks.check(
         bool(stages),

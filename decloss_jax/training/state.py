@@ -1,6 +1,7 @@
 """What training carries from step to step and what a checkpoint holds."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.struct
@@ -46,12 +47,19 @@ class TrainState:
         params: parameters of the generator.
         opt_state: Adam's moments.
         discriminator: its state, in a stage with an adversarial term.
+        ema: the exponential moving average of `params`, when the config asks for one.
     """
 
     step: Array
     params: Any
     opt_state: Any
     discriminator: DiscriminatorState | None = None
+    ema: Any = None
+
+    @property
+    def generator(self) -> Any:
+        """The parameters that are evaluated and handed on: the moving average where there is one."""
+        return self.params if self.ema is None else self.ema
 
 
 def draw_params(model: nn.Module, seed: int) -> Any:
@@ -76,9 +84,12 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
     if not source:
         return jax.jit(draw, out_shardings=parallel.replicated(mesh))()
     stages = checkpoint.trained_stages(source)
-    theirs, params, description = load_network(source, stage=stages[0] if stages else None)
+    load = functools.partial(
+        load_network, source, stage=stages[0] if stages else None, key=config.init_from_key
+    )
+    theirs, params, description = load()
     if description.get("res_scale_from") == ASSUMED and config.model.res_scale is not None:
-        theirs, params, description = load_network(source, res_scale=config.model.res_scale)
+        theirs, params, description = load(res_scale=config.model.res_scale)
     check_same_network(source, theirs, model)
     remedy = "make config.model describe the network that these weights belong to"
     check_params(f"init_from {source}", model, params, remedy=remedy)
@@ -108,12 +119,17 @@ def fresh_state(
     step: int,
     optimizer: optax.GradientTransformation,
     discriminator: VGGDiscriminator | None = None,
+    variables: Mapping[str, Any] | None = None,
     seed: int = 0,
+    averaged: bool = False,
 ) -> TrainState:
-    """Joins parameters, moments at zero, and a discriminator drawn from the seed where there is one."""
+    """Joins parameters, moments at zero, a discriminator and a moving average.
+
+    The discriminator begins with `variables`, or drawn from the seed.
+    """
     other_side = None
     if discriminator is not None:
-        variables = draw_variables(discriminator, seed)
+        variables = draw_variables(discriminator, seed) if variables is None else variables
         other_side = DiscriminatorState(
             params=variables["params"],
             batch_stats=variables["batch_stats"],
@@ -124,6 +140,7 @@ def fresh_state(
         params=params,
         opt_state=optimizer.init(params),
         discriminator=other_side,
+        ema=jax.tree.map(jnp.copy, params) if averaged else None,
     )
 
 
@@ -133,22 +150,37 @@ def start_stage(
     step: int,
     optimizer: optax.GradientTransformation,
     discriminator: VGGDiscriminator | None,
+    variables: Mapping[str, Any] | None = None,
     seed: int,
+    averaged: bool = False,
     mesh: Mesh,
 ) -> TrainState:
     """Makes the state in which a stage begins, one copy on each device of the mesh."""
     start = functools.partial(
-        fresh_state, step=step, optimizer=optimizer, discriminator=discriminator, seed=seed
+        fresh_state,
+        step=step,
+        optimizer=optimizer,
+        discriminator=discriminator,
+        seed=seed,
+        averaged=averaged,
     )
-    return jax.jit(start, out_shardings=parallel.replicated(mesh))(params)
+    compiled = jax.jit(start, out_shardings=parallel.replicated(mesh))
+    return compiled(params, variables=variables)
 
 
 def abstract_state(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     discriminator: VGGDiscriminator | None = None,
+    averaged: bool = False,
 ) -> TrainState:
     """Returns the shapes and dtypes of a state, for restoring one."""
     return jax.eval_shape(
-        lambda: fresh_state(draw_params(model, 0), step=0, optimizer=optimizer, discriminator=discriminator)
+        lambda: fresh_state(
+            draw_params(model, 0),
+            step=0,
+            optimizer=optimizer,
+            discriminator=discriminator,
+            averaged=averaged,
+        )
     )

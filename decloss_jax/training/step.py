@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from decloss_jax.host import parallel
 from decloss_jax.losses.objective import TermFunction, objective
 from decloss_jax.training.adversary import Adversary
+from decloss_jax.training.micro_batches import Network, in_micro_batches
 from decloss_jax.training.state import DiscriminatorState, TrainState
 from decloss_jax.training.terms import Term
 
@@ -36,6 +37,8 @@ def make_train_step(
     schedule: optax.Schedule,
     first_step: int,
     mesh: Mesh,
+    micro_batch: int | None = None,
+    ema_decay: float = 0.0,
 ) -> TrainStep:
     """Compiles the update of a stage; the state is donated, the batch split over the mesh.
 
@@ -49,6 +52,8 @@ def make_train_step(
         schedule: updates done in this stage -> learning rate.
         first_step: the value of `state.step` at which the stage begins.
         mesh: the devices.
+        micro_batch: images that each device has in the generator at a time; None: all of its share.
+        ema_decay: of the moving average of the generator's parameters, when the state holds one.
 
     Returns:
         (state, {"low", "hr"} uint8) -> (state after the update, scalars of the step before it: the losses,
@@ -56,38 +61,64 @@ def make_train_step(
         discriminator also `loss/discriminator`, its mean logits `discriminator/real` and `/fake`, and
         `discriminator/gradient_norm`).
     """
+    copies = parallel.replicated(mesh)
+    frozen = jax.device_put({name: term.frozen for name, term in terms.items()}, copies)
+    generate = in_micro_batches(lambda params, low: model.apply({"params": params}, low), micro_batch, mesh)
+    compiled = compile_update(
+        functools.partial(
+            update, generate, terms, adversary, weights, optimizer, schedule, first_step, ema_decay
+        ),
+        mesh,
+    )
+    return lambda state, batch: compiled(state, batch, frozen)
 
+
+def compile_update(function: Callable[..., Any], mesh: Mesh) -> Any:
+    """Compiles (state, batch, frozen arrays) -> (state, scalars), with the state donated."""
     copies, split = parallel.replicated(mesh), parallel.batch_sharding(mesh)
-    frozen_arrays = jax.device_put({name: term.frozen for name, term in terms.items()}, copies)
+    shardings = (copies, split, copies)
+    return jax.jit(function, in_shardings=shardings, out_shardings=copies, donate_argnums=0)
 
-    def step(state: TrainState, batch: dict[str, Array], frozen: Any) -> tuple[TrainState, Scalars]:
-        low, hr = (batch[key].astype(jnp.float32) / 255.0 for key in ("low", "hr"))
-        learning_rate = schedule(state.step - first_step)
-        functions: dict[str, TermFunction] = {
-            name: functools.partial(term.value, frozen[name]) for name, term in terms.items()
-        }
-        discriminator = state.discriminator
-        its_metrics: Scalars = {}
-        sr: Any
-        sr, to_params = jax.vjp(lambda params: model.apply({"params": params}, low), state.params)
-        if adversary is not None and discriminator is not None:
-            functions[adversary.term], discriminator, its_metrics = play(
-                adversary, optimizer, discriminator, sr, hr, learning_rate
-            )
 
-        def loss(sr: Any) -> tuple[Array, Scalars]:
-            return objective(sr, hr, terms=functions, weights=weights)
+def update(
+    generate: Network,
+    terms: Mapping[str, Term],
+    adversary: Adversary | None,
+    weights: Mapping[str, float],
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    first_step: int,
+    ema_decay: float,
+    state: TrainState,
+    batch: dict[str, Array],
+    frozen: Any,
+) -> tuple[TrainState, Scalars]:
+    """Does one update; see `make_train_step`."""
+    low, hr = (batch[key].astype(jnp.float32) / 255.0 for key in ("low", "hr"))
+    learning_rate = schedule(state.step - first_step)
+    functions: dict[str, TermFunction] = {
+        name: functools.partial(term.value, frozen[name]) for name, term in terms.items()
+    }
+    discriminator = state.discriminator
+    its_metrics: Scalars = {}
+    sr: Any
+    sr, to_params = jax.vjp(lambda params: generate(params, low), state.params)
+    if adversary is not None and discriminator is not None:
+        functions[adversary.term], discriminator, its_metrics = play(
+            adversary, optimizer, discriminator, sr, hr, learning_rate
+        )
 
-        of_sr, metrics = jax.grad(loss, has_aux=True)(sr)
-        (gradients,) = to_params(of_sr)
-        params, opt_state = descend(optimizer, gradients, state.opt_state, state.params, learning_rate)
-        metrics |= {"learning_rate": learning_rate, "gradient_norm": optax.tree.norm(gradients)} | its_metrics
-        watched = ("loss/total", "gradient_norm", "discriminator/gradient_norm")
-        metrics["finite"] = jnp.all(jnp.isfinite(jnp.stack([metrics[k] for k in watched if k in metrics])))
-        return TrainState(state.step + 1, params, opt_state, discriminator), metrics
+    def loss(sr: Any) -> tuple[Array, Scalars]:
+        return objective(sr, hr, terms=functions, weights=weights)
 
-    compiled = jax.jit(step, in_shardings=(copies, split, copies), out_shardings=copies, donate_argnums=0)
-    return lambda state, batch: compiled(state, batch, frozen_arrays)
+    of_sr, metrics = jax.grad(loss, has_aux=True)(sr)
+    (gradients,) = to_params(of_sr)
+    params, opt_state = descend(optimizer, gradients, state.opt_state, state.params, learning_rate)
+    ema = None if state.ema is None else optax.incremental_update(params, state.ema, 1.0 - ema_decay)
+    metrics |= {"learning_rate": learning_rate, "gradient_norm": optax.tree.norm(gradients)} | its_metrics
+    watched = ("loss/total", "gradient_norm", "discriminator/gradient_norm")
+    metrics["finite"] = jnp.all(jnp.isfinite(jnp.stack([metrics[k] for k in watched if k in metrics])))
+    return TrainState(state.step + 1, params, opt_state, discriminator, ema), metrics
 
 
 def descend(

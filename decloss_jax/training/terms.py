@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
+from jax.typing import DTypeLike
 
 from decloss_jax import checks
 from decloss_jax.host import parallel
@@ -14,6 +16,7 @@ from decloss_jax.losses.decloss import decloss_terms
 from decloss_jax.losses.perceptual import CRITERIA, perceptual_loss
 from decloss_jax.losses.pixel import l1_loss
 from decloss_jax.losses.ranking import rank_content_loss
+from decloss_jax.models import DTYPES
 from decloss_jax.models.features import (
     check_taps,
     extract_features,
@@ -22,6 +25,7 @@ from decloss_jax.models.features import (
     valid_sizes,
 )
 from decloss_jax.training.adversary import GAMES
+from decloss_jax.training.micro_batches import mean_over_micro_batches
 from decloss_jax.weights import load_ranker
 from decloss_jax.weights.trunks import load_trunk
 
@@ -47,6 +51,11 @@ class Term(NamedTuple):
 def build_l1(config: Any, mesh: Mesh) -> Term:
     """Returns the L1 term."""
     return Term(lambda frozen, sr, hr: (l1_loss(sr, hr), {}))
+
+
+def cast(tree: Any, dtype: DTypeLike) -> Any:
+    """Returns the arrays of a tree in another dtype."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
 def build_perceptual(config: Any, mesh: Mesh) -> Term:
@@ -78,21 +87,21 @@ def build_perceptual(config: Any, mesh: Mesh) -> Term:
         remedy="raise --config.data.crop_size or choose earlier --config.perceptual.taps",
     )
     checks.look_up(CRITERIA, options.criterion, "perceptual.criterion")
+    dtype = checks.look_up(DTYPES, options.dtype, "perceptual.dtype")
 
-    def value(trunk: Any, sr: Array, hr: Array) -> tuple[Array, dict[str, Array]]:
+    def distance(trunk: Any, sr: Array, hr: Array) -> Array:
         def features(images: Array) -> dict[str, Array]:
             # The device's own precision, as of the generator's convolutions (TF32 on recent GPUs).
-            return extract_features(
-                options.network, trunk, normalize_imagenet(images), taps=taps, precision=None
-            )
+            low_trunk, inputs = cast((trunk, normalize_imagenet(images)), dtype)
+            found = extract_features(options.network, low_trunk, inputs, taps=taps, precision=None)
+            return cast(found, jnp.float32)
 
         weights = dict(zip(taps, factors, strict=True))
-        return (
-            perceptual_loss(features(sr), features(hr), weights=weights, criterion=options.criterion),
-            {},
-        )
+        return perceptual_loss(features(sr), features(hr), weights=weights, criterion=options.criterion)
 
-    return Term(value, frozen=load_trunk(options.network, weights_file=options.weights_file))
+    mean = mean_over_micro_batches(distance, config.micro_batch, mesh)
+    trunk = load_trunk(options.network, weights_file=options.weights_file)
+    return Term(lambda trunk, sr, hr: (mean(trunk, sr, hr), {}), frozen=trunk)
 
 
 def build_decloss(config: Any, mesh: Mesh) -> Term:

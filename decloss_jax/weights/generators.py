@@ -64,7 +64,7 @@ def interpolate(first: Any, second: Any, amount: float) -> Any:
 
 
 def load_generator(
-    path: str | Path, *, res_scale: float | None = None
+    path: str | Path, *, res_scale: float | None = None, key: str = ""
 ) -> tuple[tables.Generator, dict[str, Any], dict[str, Any]]:
     """Loads an EDSR, RRDBNet, SRResNet or MSRResNet from a .safetensors, .pth or .pt file, whoever wrote it.
 
@@ -72,6 +72,8 @@ def load_generator(
         path: the file; its dialect, scale and sizes are told from its keys and shapes.
         res_scale: EDSR's residual scale, which the keys do not show; by default what the file's notes say
             (files of `save_generator` have them), else 0.1 for 32 blocks of 256 features and 1.0 otherwise.
+        key: the wanted state dict of a PyTorch file that has several ("params", "params_ema"); by default the
+            first of `torch_reader.WRAPPERS` that is there.
 
     Returns:
         The Flax model, its parameters as float32 NumPy arrays, and a description that JSON can hold: `file`,
@@ -81,7 +83,7 @@ def load_generator(
     Raises:
         UserError: a file that is not such a network, in one sentence that names what is wrong.
     """
-    state = read_state(path)
+    state = read_state(path, key)
     with refusals_as_user_errors(path, "weights of a generator"):
         dialect, attributes = dialects.detect_dialect(state.tensors)
         options: dict[str, Any] = dict(attributes)
@@ -115,7 +117,7 @@ def load_generator(
 def describe(description: Mapping[str, Any]) -> str:
     """Writes the description of a loaded network as one line, be it from a file or a checkpoint."""
     if "workdir" in description:
-        return "{workdir}: {stage}, step {step}, sha256 {sha256:.12}".format_map(description)
+        return "{workdir}: {stage}, step {step}, {params}, sha256 {sha256:.12}".format_map(description)
     parts = [f"{description['dialect']} x{description['scale']}"]
     parts += [f"{description['blocks']} blocks", f"{description['features']} features"]
     if "growth" in description:
@@ -123,7 +125,8 @@ def describe(description: Mapping[str, Any]) -> str:
     if "res_scale" in description:
         parts.append(f"res_scale {description['res_scale']:g} ({description['res_scale_from']})")
     parts += [f"{description['parameters']:,} parameters", f"sha256 {description['sha256'][:12]}"]
-    return f"{description['file']}: {', '.join(parts)}"
+    wrapper = f" ({description['wrapper']})" if description.get("wrapper") else ""
+    return f"{description['file']}{wrapper}: {', '.join(parts)}"
 
 
 def save_generator(path: str | Path, model: tables.Generator, params: Mapping[str, Any]) -> None:
@@ -164,14 +167,26 @@ def write_state(path: str | Path, tensors: Mapping[str, np.ndarray], notes: str)
         files.write_atomically(Path(path), safetensors.numpy.save(dict(tensors), metadata={NOTES: notes}))
 
 
-def read_state(path: str | Path) -> StateDict:
+def read_state(path: str | Path, key: str = "") -> StateDict:
     """Reads tensors and this package's notes from a .safetensors, .pth or .pt file.
 
+    Args:
+        path: the file.
+        key: the wrapper to take where a PyTorch file holds several networks.
+
     Raises:
-        UserError: a damaged file.
+        UserError: a damaged file, or a key for a file that has none.
     """
-    in_safetensors = Path(path).suffix.lower() == ".safetensors"
-    return read_safetensors(path) if in_safetensors else read_torch_state(path)
+    if Path(path).suffix.lower() != ".safetensors":
+        return read_torch_state(path, key)
+    checks.check(
+        not key,
+        "key",
+        expected="none for a .safetensors file, which holds one network",
+        got=key,
+        remedy="leave it out",
+    )
+    return read_safetensors(path)
 
 
 def read_safetensors(path: str | Path) -> StateDict:

@@ -85,8 +85,11 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     return read_torch_state(path).tensors
 
 
-def read_torch_state(path: str | Path) -> StateDict:
-    """Reads as `read_torch` does, and also tells the wrappers that were taken off and the notes beside."""
+def read_torch_state(path: str | Path, key: str = "") -> StateDict:
+    """Reads as `read_torch` does, and also tells the wrappers that were taken off and the notes beside.
+
+    Of several state dicts in the file, such as params and params_ema, `key` names the one that is wanted.
+    """
     with refusals_as_user_errors(path, "PyTorch weights"), open(files.regular(Path(path)), "rb") as file:
         file_size = file.seek(0, io.SEEK_END)
         file.seek(0)
@@ -94,7 +97,7 @@ def read_torch_state(path: str | Path) -> StateDict:
         file.seek(0)
         opened = _open_zip(file, file_size) if magic == ZIP_MAGIC else _open_legacy(file)
         with opened as (content, read_storage):
-            tensors, wrapper = _select_tensors(content)
+            tensors, wrapper = _select_tensors(content, key)
             arrays = _materialise(tensors, read_storage, file_size)
             notes = content.get(NOTES)
             return StateDict(arrays, wrapper, notes if isinstance(notes, str) else "")
@@ -213,9 +216,17 @@ def _find_legacy_storages(data: mmap.mmap, keys: Any, storages: dict[str, Storag
     return places
 
 
-def _select_tensors(content: Any) -> tuple[dict[str, Tensor], str]:
+def _select_tensors(content: Any, wanted: str) -> tuple[dict[str, Tensor], str]:
     """Takes off wrappers and prefixes; returns the tensors by key, and the wrappers ("state_dict.params")."""
     wrappers: list[str] = []
+    if wanted:
+        present = [
+            key for key in WRAPPERS if isinstance(content, dict) and isinstance(content.get(key), dict)
+        ]
+        if wanted not in present:
+            there = ", ".join(present) or "none"
+            raise Refusal(f"a file without {quote(wanted)} (it has {there})", "name one that is there")
+        wrappers, content = [wanted], content[wanted]
     while isinstance(content, dict) and len(wrappers) < len(WRAPPERS):  # a stream can put a dict into itself
         wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
         if wrapper is None:

@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,10 @@ from orbax.checkpoint import checkpoint_managers
 from decloss_jax import checks
 from decloss_jax.host import console, files, parallel
 from decloss_jax.models import build_model, check_params
+from decloss_jax.workdir.sums import SUMS, find_damage, write_sums
 
 STAGES = ("pretrain", "finetune")
 KEPT_LATEST = 2
-SUMS = "SHA256SUMS"
 UNEVALUATED = "unevaluated"
 NOT_OURS = "do not use it, or fetch it again"
 
@@ -42,41 +43,10 @@ SIZE_IN_ANY_FILES = 2**26
 EXPANSION_LIMIT = 16
 
 
-def list_files(step_directory: Path) -> list[str]:
-    """Lists the files of a step but the list of hashes, by their relative names."""
-    found = (path for path in step_directory.rglob("*") if path.is_file() and path.name != SUMS)
-    return sorted(path.relative_to(step_directory).as_posix() for path in found)
-
-
-def write_sums(step_directory: Path) -> None:
-    """Writes the hashes of all files of a finished step, in the format of `sha256sum`."""
-    lines = [f"{files.sha256(step_directory / name)}  {name}\n" for name in list_files(step_directory)]
-    files.write_atomically(step_directory / SUMS, "".join(lines))
-
-
-def find_damage(step_directory: Path) -> str | None:
-    """Returns what is wrong with a step (one clause), or None when every file is as it was written."""
-    sums = step_directory / SUMS
-    if not sums.is_file():
-        return "its removal or saving was cut off"
-    for path in (step_directory, *step_directory.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            return f"{path.name} is a link, a pipe or a device"
-    lines = sums.read_text(errors="replace").splitlines()
-    digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
-    present = list_files(step_directory)
-    if unlisted := [name for name in present if name not in digests]:
-        return f"{unlisted[0]} is not in {SUMS}"
-    if missing := [name for name in digests if name not in present]:
-        return f"{missing[0]} is missing"
-    for name, digest in digests.items():
-        if files.sha256(step_directory / name) != digest:
-            return f"{name} is not what was written"
-    return None
-
-
 class StageCheckpoints:
-    """The checkpoints of one stage of a run.
+    """The checkpoints of one stage of a run; training goes on while one is written.
+
+    An error of the disk in a save is raised by the next `save` or `finish`, or at the end of the block.
 
     Args:
         workdir: the run's folder.
@@ -88,6 +58,8 @@ class StageCheckpoints:
     def __init__(self, workdir: Path, stage: str, *, config: Mapping[str, Any], best: str = "psnr_y"):
         self._config = dict(config)
         self._best = best
+        self._thread = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None  # what the thread is at
         # Orbax wants absolute paths; and it would take a folder of ours for a step's.
         self.directory = Path(workdir).resolve() / "checkpoints" / stage
         self._aside = self.directory.parent / "set_aside"
@@ -137,7 +109,9 @@ class StageCheckpoints:
         unevaluated: Mapping[str, Any] | None = None,
         replacing: bool = False,
     ) -> None:
-        """Saves the state of `step` and returns when it is safely on disk; an existing step is kept.
+        """Begins to save the state of `step`, once the save before is finished; an existing step is kept.
+
+        The state has been copied when this returns, so its arrays may be donated.
 
         Args:
             step: the number of updates done.
@@ -147,8 +121,10 @@ class StageCheckpoints:
             replacing: the step is there, and its evaluation is finished now; the same on all processes.
 
         Raises:
-            OSError: the system refused to write, as on a full disk; the steps before are untouched.
+            OSError: the system refused to write, as on a full disk, this step or the one before; the steps
+                that are finished are untouched.
         """
+        self.finish()
         if step in self._manager.all_steps() and not replacing:
             return
         items = {"state": ocp.args.PyTreeSave(state), "config": ocp.args.JsonSave(self._config)}
@@ -161,9 +137,20 @@ class StageCheckpoints:
             if replacing:
                 self._manager.delete(step)
             self._manager.save(step, args=args, metrics=dict(metrics) if metrics is not None else None)
+        self._saving = self._thread.submit(self._complete, step)
+
+    def _complete(self, step: int) -> None:
+        """Waits until Orbax has written a step, and then writes its list of hashes; runs in the thread."""
+        with system_errors(self.directory / str(step)):
             self._manager.wait_until_finished()
-        if parallel.is_first_process():
-            write_sums(self.directory / str(step))
+            if parallel.is_first_process():
+                write_sums(self.directory / str(step))
+
+    def finish(self) -> None:
+        """Waits until the last save is safely on disk; raises `OSError` when the system refused it."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.result()
 
     def restore(self, step: int, abstract: Any, sharding: Sharding) -> Any:
         """Restores the state of `step`: shapes and dtypes of `abstract`, placed as `sharding` says."""
@@ -185,7 +172,11 @@ class StageCheckpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._manager.close()
+        try:
+            self.finish()
+        finally:
+            self._manager.close()
+            self._thread.shutdown()
 
 
 def room_for(state: Any) -> int:
@@ -248,7 +239,8 @@ def load_checkpoint(
 
     Returns:
         The Flax model that the run's config describes, its parameters (NumPy arrays), and a description with
-        `workdir` (its name), `stage`, `step` and `sha256` (of the list of hashes).
+        `workdir` (its name), `stage`, `step`, `params` (which ones, as `restore_params` says) and `sha256`
+        (of the list of hashes).
 
     Raises:
         UserError: no checkpoint, none that is whole, or one that train.py did not write.
@@ -270,12 +262,13 @@ def load_checkpoint(
             continue
         with refuse_foreign(step):
             model = build_model(dict(files.read_json(step / "config" / "metadata")["model"]))
-            params = restore_params(step / "state")
+            params, name = restore_params(step / "state")
             check_params("its parameters", model, params, remedy=NOT_OURS)
         description = {
             "workdir": root.name,
             "stage": directory.name,
             "step": int(step.name),
+            "params": name,
             "sha256": files.sha256(step / SUMS),
         }
         return model, params, description
@@ -307,8 +300,11 @@ def refuse_foreign(directory: Path) -> Iterator[None]:
         )
 
 
-def restore_params(state_directory: Path) -> Any:
-    """Restores the parameters alone, as NumPy arrays, whatever devices they were saved from.
+def restore_params(state_directory: Path) -> tuple[Any, str]:
+    """Restores the generator's parameters alone, as NumPy arrays, whatever devices they were saved from.
+
+    Returns:
+        The parameters and their name: "ema" (their moving average) where the state holds it, else "params".
 
     Raises:
         ValueError: arrays that are much larger than their files, or not of float32.
@@ -318,7 +314,8 @@ def restore_params(state_directory: Path) -> Any:
     metadata = checkpointer.metadata(state_directory).item_metadata
     if metadata is None:
         raise ValueError("a list of arrays that is damaged, or does not fit to its files")
-    saved = metadata.tree["params"]
+    name = "ema" if metadata.tree.get("ema") else "params"
+    saved = metadata.tree[name]
     leaves = jax.tree.leaves(saved)
     if any(leaf.dtype != np.float32 for leaf in leaves):
         raise ValueError("parameters that are not of float32")
@@ -326,10 +323,10 @@ def restore_params(state_directory: Path) -> Any:
     on_disk = sum(path.stat().st_size for path in state_directory.rglob("*"))
     if size > max(SIZE_IN_ANY_FILES, EXPANSION_LIMIT * on_disk):
         raise ValueError(f"{size:,} bytes of parameters in {on_disk:,} bytes of files")
-    target = {"params": saved}
+    target = {name: saved}
     as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), target)
     restored = checkpointer.restore(
         state_directory,
         args=ocp.args.PyTreeRestore(target, restore_args=as_numpy, partial_restore=True),
     )
-    return restored["params"]
+    return restored[name], name

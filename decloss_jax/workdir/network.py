@@ -12,7 +12,7 @@ from decloss_jax.workdir.checkpoint import load_checkpoint
 
 
 def load_network(
-    path: str | Path, *, stage: str | None = None, res_scale: float | None = None
+    path: str | Path, *, stage: str | None = None, res_scale: float | None = None, key: str = ""
 ) -> tuple[nn.Module, Any, dict[str, Any]]:
     """Loads the generator in a file of weights, or in the newest checkpoint of a run.
 
@@ -20,6 +20,7 @@ def load_network(
         path: a .safetensors, .pth or .pt file, or a workdir of train.py.
         stage: of a run, "pretrain" or "finetune"; by default the last one that has a checkpoint.
         res_scale: EDSR's residual scale, for a file that does not record it.
+        key: which state dict of a PyTorch file that has several, such as "params_ema"; "": the usual one.
 
     Returns:
         The Flax model, its parameters (NumPy arrays), and a description that JSON can hold: that of
@@ -40,12 +41,9 @@ def load_network(
         checks.check(
             stage is None, "stage", expected=f"none for the file {path}", got=stage, remedy="leave it out"
         )
-        return load_generator(path, res_scale=res_scale)
-    checks.check(
-        res_scale is None,
-        "res_scale",
-        expected="none for a run, whose config has it",
-        got=res_scale,
-        remedy="leave it out",
-    )
+        return load_generator(path, res_scale=res_scale, key=key)
+    for option, value in (("res_scale", res_scale), ("key", key or None)):
+        checks.check(
+            value is None, option, expected=f"none for the run {path}", got=value, remedy="leave it out"
+        )
     return load_checkpoint(path, stage=stage)

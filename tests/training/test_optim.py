@@ -24,7 +24,7 @@ STAGE = {
 def test_build_schedule_warms_up_and_falls_as_a_cosine():
     schedule = build_schedule(STAGE, "pretrain")
     for step in range(100):
-        expected = 2e-4 * step / 10 if step < 10 else 1e-4 * (1 + math.cos(math.pi * (step - 10) / 90))
+        expected = 2e-4 * (step + 1) / 10 if step < 10 else 1e-4 * (1 + math.cos(math.pi * (step - 10) / 90))
         assert float(schedule(step)) == pytest.approx(expected, rel=1e-5, abs=1e-10)
 
 
@@ -34,13 +34,27 @@ def test_build_schedule_restarts_with_shrinking_peaks():
     assert float(schedule(10 + 15)) == pytest.approx(1e-4)  # half-way down the first cycle
 
 
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_build_schedule_multistep_equals_torch(warmup):
+    """Each update's rate against torch's MultiStepLR, and BasicSR's warm-up written over it."""
+    stage = {**STAGE, "schedule": "multistep", "milestones": (30, 60, 61), "gamma": 0.5}
+    schedule = build_schedule(stage | {"warmup_steps": warmup}, "pretrain")
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2e-4)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, stage["milestones"], gamma=0.5)
+    for update in range(1, 101):
+        rate = 2e-4 * update / warmup if update < warmup else theirs.get_last_lr()[0]
+        assert float(schedule(update - 1)) == pytest.approx(rate, rel=1e-6)
+        optimizer.step()
+        theirs.step()
+
+
 def test_build_schedule_constant():
     schedule = build_schedule({**STAGE, "schedule": "constant", "warmup_steps": 0}, "pretrain")
     assert float(schedule(0)) == float(schedule(99)) == pytest.approx(2e-4)
 
 
 def test_build_schedule_refuses_an_unknown_name():
-    with pytest.raises(checks.UserError, match="expected one of cosine, constant"):
+    with pytest.raises(checks.UserError, match="expected one of cosine, constant, multistep"):
         build_schedule({**STAGE, "schedule": "linear"}, "pretrain")
 
 

@@ -124,7 +124,8 @@ def test_train_again_changes_nothing(finished):
 def test_train_resumes_bit_for_bit_after_kill_9_in_both_stages(finished, tmp_path):
     workdir = tmp_path / "killed"
     assert kill_when(workdir, 90).returncode == -signal.SIGKILL
-    assert kill_when(workdir, PRETRAIN + 50).returncode == -signal.SIGKILL
+    # The save of step 40 of stage 2 is finished when that of step 80 begins.
+    assert kill_when(workdir, PRETRAIN + 90).returncode == -signal.SIGKILL
     result = run("train.py", *TINY, f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr
     assert "finetune: going on from the checkpoint of step" in result.stderr

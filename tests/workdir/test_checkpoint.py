@@ -22,7 +22,9 @@ def a_state(mesh, step=0):
     """A state with the step added to all of its parameters, so that each step differs."""
     params = jax.tree.map(lambda leaf: leaf + step, draw_params(MODEL, 0))
     params = jax.device_put(params, parallel.replicated(mesh))
-    return start_stage(params, step=step, optimizer=OPTIMIZER, discriminator=None, seed=0, mesh=mesh)
+    return start_stage(
+        params, step=step, optimizer=OPTIMIZER, discriminator=None, seed=0, averaged=False, mesh=mesh
+    )
 
 
 def save_steps(workdir, scores, stage="pretrain"):

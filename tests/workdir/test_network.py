@@ -19,7 +19,7 @@ def workdir(tmp_path):
 
 def test_load_network_reads_a_run_and_a_file_alike(tmp_path, monkeypatch, workdir):
     model, params, description = load_network(workdir, stage="pretrain")
-    assert describe(description).startswith("run: pretrain, step 3, sha256 ")
+    assert describe(description).startswith("run: pretrain, step 3, params, sha256 ")
     for ours, drawn in zip(jax.tree.leaves(params), jax.tree.leaves(draw_params(MODEL, 0)), strict=True):
         np.testing.assert_array_equal(ours, drawn + 3)
     save_generator(tmp_path / "w.safetensors", model, params)
