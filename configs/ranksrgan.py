@@ -4,9 +4,8 @@ r"""RankSRGAN x4 (Zhang et al., ICCV 2019), of Table 3, with a Ranker that has b
         --config.ranker.weights_file=ranker.pth
 
 ranker.pth is a Ranker in RankSRGAN's layout, such as its authors' for NIQE. Stage 1 is our own (base.py), on
-the crops and batches of stage 2, which are, like its losses, those of the authors' code. The learning rate is
-halved every 100k steps, theirs at 50k, 100k, 200k and 300k. Not trained here; the DECLoss paper prints 104.1
-GPU hours.
+the crops and batches of stage 2, which is in all else that of the authors' code. Not trained here; the DECLoss
+paper prints 104.1 GPU hours.
 """
 
 from ml_collections import ConfigDict
@@ -22,8 +21,9 @@ def get_config() -> ConfigDict:
     config.adam_b2 = 0.99
     config.finetune.steps = 500_000
     config.finetune.learning_rate = 1e-4
-    config.finetune.schedule = "constant"
-    config.finetune.restarts = 4
+    config.finetune.schedule = "multistep"
+    config.finetune.milestones = (50_000, 100_000, 200_000, 300_000)
+    config.finetune.gamma = 0.5
     config.finetune.weights = base.loss_weights(perceptual=1.0, gan=5e-3, rank_content=3e-2)
     config.discriminator.stages = 5
     return config
