@@ -22,8 +22,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # decides initial weights, crops and flips, together with the step
     config.batch_size = 32  # images, over all devices together (Sec. 5.1)
-    # Images that a device has in its networks at a time, to save memory (discriminator and Ranker have all); divides
-    # the device's share of the batch. The result is the same. All when not set.
+    # Images that a device has in its networks at a time, to save memory (discriminator and Ranker have all);
+    # divides the device's share of the batch. The result is the same. All when not set.
     config.micro_batch = config_dict.placeholder(int)
     config.init_from = ""  # workdir of another run, or a weights file; stage 2 starts from its generator
     config.init_from_key = ""  # of a file with params and params_ema: which; params_ema when not said

@@ -4,8 +4,8 @@ r"""RankSRGAN x4 (Zhang et al., ICCV 2019), of Table 3, with a Ranker that has b
         --config.ranker.weights_file=ranker.pth
 
 ranker.pth is a Ranker in RankSRGAN's layout, such as its authors' for NIQE. Stage 1 is our own (base.py), on
-the crops and batches of stage 2, which is in all else that of the authors' code. Not trained here; the DECLoss
-paper prints 104.1 GPU hours.
+the crops and batches of stage 2, which is in all else that of the authors' code. Not trained here; the
+DECLoss paper prints 104.1 GPU hours.
 """
 
 from ml_collections import ConfigDict
