@@ -12,12 +12,22 @@ from decloss_jax import checks
 from decloss_jax.models.discriminator import VGGDiscriminator
 from decloss_jax.models.edsr import EDSR
 from decloss_jax.models.rrdb import RRDBNet
+from decloss_jax.models.srflow import SRFlow
 
-__all__ = ["EDSR", "MODELS", "RRDBNet", "VGGDiscriminator", "build_model", "check_params", "parameter_shapes"]
+__all__ = [
+    "EDSR",
+    "MODELS",
+    "RRDBNet",
+    "SRFlow",
+    "VGGDiscriminator",
+    "build_model",
+    "check_params",
+    "parameter_shapes",
+]
 
 LARGEST = 4096  # features, blocks, growth; a network of so many blocks would take hours to compile
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-MODELS: dict[str, type[nn.Module]] = {"edsr": EDSR, "rrdb": RRDBNet}
+MODELS: dict[str, type[nn.Module]] = {"edsr": EDSR, "rrdb": RRDBNet, "srflow": SRFlow}
 
 
 def build_model(config: Mapping[str, Any]) -> nn.Module:
@@ -65,10 +75,11 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
 
 
 def parameter_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every parameter of an EDSR or RRDBNet by its path, as "body_3/conv1/kernel"."""
-    # All blocks are alike, so one is traced: tracing RRDBNet's 23 would take a second and a half.
-    single = model.clone(blocks=1)
-    tree = jax.eval_shape(single.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"]
+    """Returns the shape of every parameter of a generator by its path, as "body_3/conv1/kernel"."""
+    # All blocks are alike, so one is traced: tracing RRDBNet's 23 would take a second and a half. SRFlow's
+    # are stacked and traced once anyway.
+    single = model if isinstance(model, SRFlow) else model.clone(blocks=1)
+    tree = jax.eval_shape(single.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3), jnp.float32))["params"]
     shapes: dict[str, tuple[int, ...]] = {}
     for path, leaf in flatten_dict(tree, sep="/").items():
         for i in range(model.blocks) if path.startswith("body_0/") else (0,):

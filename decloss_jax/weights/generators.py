@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from flax.traverse_util import flatten_dict
 import decloss_jax
 from decloss_jax import checks
 from decloss_jax.host import files
-from decloss_jax.models import MODELS
+from decloss_jax.models import MODELS, SRFlow
 from decloss_jax.models.edsr import EDSR
-from decloss_jax.weights import dialects
+from decloss_jax.weights import dialects, srflow
 from decloss_jax.weights.pickles import Refusal, quote
 from decloss_jax.weights.torch_reader import (
     NOTES,
@@ -35,7 +35,11 @@ SAFETENSORS_HEADER_LIMIT = 2**22  # bytes; some 40,000 tensors
 
 SAFETENSORS_ERRORS = (safetensors.SafetensorError, ValueError, TypeError, AttributeError)
 NAMES = {kind: name for name, kind in MODELS.items()}
-MODEL_ATTRIBUTES = {"edsr": ("res_scale",), "rrdb": ("growth",)}  # beside scale, features and blocks
+MODEL_ATTRIBUTES = {
+    "edsr": ("res_scale",),
+    "rrdb": ("growth", "unshuffle"),
+    "srflow": ("growth", "stacked_blocks", "flow_steps", "transitions", "hidden"),
+}  # beside scale, features and blocks
 
 # EDSR's residual scale leaves no trace in the weights. Published networks have 0.1 in the large one alone.
 EDSR_LARGE = {"blocks": 32, "features": 256}
@@ -59,21 +63,28 @@ def interpolate(first: Any, second: Any, amount: float) -> Any:
 
 
 def load_generator(
-    path: str | Path, *, res_scale: float | None = None, key: str = ""
-) -> tuple[dialects.Generator, dict[str, Any], dict[str, Any]]:
-    """Loads an EDSR or an RRDBNet from a .safetensors, .pth or .pt file, whoever wrote it.
+    path: str | Path,
+    *,
+    res_scale: float | None = None,
+    stacked_blocks: Sequence[int] | None = None,
+    key: str = "",
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Loads an EDSR, RRDBNet or SRFlow from a .safetensors, .pth or .pt file, whoever wrote it.
 
     Args:
         path: the file; its dialect, scale and sizes are told from its keys and shapes.
         res_scale: EDSR's residual scale, which the keys do not show; by default what the file's notes say
             (files of `save_generator` have them), else 0.1 for 32 blocks of 256 features and 1.0 otherwise.
+        stacked_blocks: the blocks that condition SRFlow's flow, which the keys do not show either; by default
+            what the file's notes say, else those of the authors' x4 network, 1, 8, 15 and 22.
         key: the wanted state dict of a PyTorch file that has several ("params", "params_ema"); by default the
             first of `torch_reader.WRAPPERS` that is there.
 
     Returns:
         The Flax model, its parameters as float32 NumPy arrays, and a description that JSON can hold: `file`,
-        `sha256`, `dialect`, `wrapper`, `model`, `scale`, `features`, `blocks`, `growth` and `unshuffle`
-        (RRDBNet) or `res_scale` and `res_scale_from` (EDSR), `parameters`.
+        `sha256`, `dialect`, `wrapper`, `model`, `scale`, `features`, `blocks`, `growth` (RRDBNet, SRFlow),
+        `unshuffle` (RRDBNet),
+        `res_scale` and `res_scale_from` (EDSR), SRFlow's other attributes, `parameters`.
 
     Raises:
         UserError: a file that is not such a network, in one sentence that names what is wrong.
@@ -87,34 +98,55 @@ def load_generator(
         got=key,
         remedy="leave it out",
     )
+    origin: dict[str, str] = {}
+    model: dialects.Generator | SRFlow
     with refusals_as_user_errors(path, "weights of a generator"):
-        dialect, attributes = dialects.detect_dialect(state.tensors)
-        options: dict[str, Any] = dict(attributes)
-        origin: dict[str, str] = {}
-        if dialect.model is EDSR:
-            options["res_scale"], origin["res_scale_from"] = _choose_res_scale(
-                res_scale, state.notes, attributes
-            )
-        model = dialect.model(**options)
-        params = dialects.to_params(dialect, model, state.tensors)
-    checks.check(
-        res_scale is None or dialect.model is EDSR,
-        "res_scale",
-        expected="none for an RRDBNet",
-        got=res_scale,
-        remedy="leave it out",
-    )
+        if srflow.is_srflow(state.tensors):
+            dialect = srflow.NAME
+            if stacked_blocks is None:
+                stacked_blocks = _noted_blocks(state.notes) if state.notes else SRFlow.stacked_blocks
+            model = srflow.read_model(state.tensors, stacked_blocks)
+            params = srflow.to_params(model, state.tensors)
+        else:
+            dialect, model, params, origin = _read_by_table(state, res_scale)
+    for name, value, kind in (("res_scale", res_scale, EDSR), ("stacked_blocks", stacked_blocks, SRFlow)):
+        checks.check(
+            value is None or isinstance(model, kind),
+            name,
+            expected=f"none for an {type(model).__name__}",
+            got=value,
+            remedy="leave it out",
+        )
     description = {
         "file": Path(path).name,
         "sha256": files.sha256(Path(path)),
-        "dialect": dialect.name,
+        "dialect": dialect,
         "wrapper": state.wrapper,
-        "model": NAMES[dialect.model],
-        **options,
+        "model": NAMES[type(model)],
+        **_attributes(model),
         **origin,
         "parameters": sum(leaf.size for leaf in flatten_dict(params).values()),
     }
     return model, params, description
+
+
+def _read_by_table(
+    state: StateDict, res_scale: float | None
+) -> tuple[str, dialects.Generator, dict[str, Any], dict[str, str]]:
+    """Reads a network of `dialects`; returns dialect, model, params, and where res_scale comes from."""
+    dialect, attributes = dialects.detect_dialect(state.tensors)
+    options: dict[str, Any] = dict(attributes)
+    origin: dict[str, str] = {}
+    if dialect.model is EDSR:
+        options["res_scale"], origin["res_scale_from"] = _choose_res_scale(res_scale, state.notes, attributes)
+    model = dialect.model(**options)
+    return dialect.name, model, dialects.to_params(dialect, model, state.tensors), origin
+
+
+def _attributes(model: dialects.Generator | SRFlow) -> dict[str, Any]:
+    """Returns what makes a network of its class, as descriptions and notes hold it."""
+    names = ("scale", "features", "blocks", *MODEL_ATTRIBUTES[NAMES[type(model)]])
+    return {name: getattr(model, name) for name in names}
 
 
 def describe(description: Mapping[str, Any]) -> str:
@@ -132,15 +164,16 @@ def describe(description: Mapping[str, Any]) -> str:
     return f"{description['file']}{wrapper}: {', '.join(parts)}"
 
 
-def save_generator(path: str | Path, model: dialects.Generator, params: Mapping[str, Any]) -> None:
+def save_generator(path: str | Path, model: dialects.Generator | SRFlow, params: Mapping[str, Any]) -> None:
     """Saves a generator under BasicSR's names, as .safetensors or as .pth; whole or not at all.
 
-    The notes (the model's name and attributes as JSON) stand in the metadata of safetensors, and in a .pth
-    beside `params`, where PyTorch programs do not look. Equal parameters give equal files.
+    SRFlow keeps its authors' names. The notes (the model's name and attributes as JSON) stand in the metadata
+    of safetensors, and in a .pth beside `params`, where PyTorch programs do not look. Equal parameters give
+    equal files.
 
     Args:
         path: the file, ending in .safetensors, .pth or .pt.
-        model: an EDSR or RRDBNet.
+        model: an EDSR, RRDBNet or SRFlow.
         params: its parameters, any arrays of float32.
 
     Raises:
@@ -149,12 +182,13 @@ def save_generator(path: str | Path, model: dialects.Generator, params: Mapping[
     path = Path(path)
     suffix = path.suffix.lower()
     checks.look_up(dict.fromkeys(SUFFIXES), suffix, "ending of the weights file")
-    name = NAMES[type(model)]
-    attributes = ("scale", "features", "blocks", *MODEL_ATTRIBUTES[name])
-    notes = {"format": FORMAT, "version": decloss_jax.__version__, "model": name}
-    text = json.dumps(notes | {key: getattr(model, key) for key in attributes})
+    notes = {"format": FORMAT, "version": decloss_jax.__version__, "model": NAMES[type(model)]}
+    text = json.dumps(notes | _attributes(model))
     with refusals_as_user_errors(path, f"parameters of {type(model).__name__}"):
-        tensors = dialects.from_params(dialects.WRITTEN[type(model)], model, params)
+        if isinstance(model, SRFlow):
+            tensors = srflow.from_params(model, params)
+        else:
+            tensors = dialects.from_params(dialects.WRITTEN[type(model)], model, params)
     if suffix in TORCH_SUFFIXES:
         files.write_atomically(path, torch_bytes("params", tensors, text))
     else:
@@ -199,3 +233,10 @@ def _noted_res_scale(notes: str) -> float:
     if not math.isfinite(res_scale):
         raise Refusal(f"notes with the res_scale {res_scale}")
     return res_scale
+
+
+def _noted_blocks(notes: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(block) for block in json.loads(notes)["stacked_blocks"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Refusal("damaged notes on the network") from error
