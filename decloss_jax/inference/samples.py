@@ -58,7 +58,7 @@ def choose_upscale(
 
 
 def sample(
-    model: SRFlow,
+    model: nn.Module,
     params: Any,
     low: np.ndarray,
     *,
@@ -78,7 +78,7 @@ def sample(
     further than they overlap, the result differs from the whole image's near the seams (docs/upscaling.md).
 
     Args:
-        model: the network.
+        model: an SRFlow.
         params: its parameters.
         low: [h,w,3], uint8, uint16, or floats in [0,1].
         heat: tau, the standard deviation of the latents; 0 gives the one image of zero latents.
