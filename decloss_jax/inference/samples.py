@@ -121,7 +121,12 @@ def sample(
 
 
 def decode_tiles(
-    model: SRFlow, params: Any, inputs: tuple[np.ndarray, np.ndarray], key: Array, heat: np.float32, mesh: Any
+    model: nn.Module,
+    params: Any,
+    inputs: tuple[np.ndarray, np.ndarray],
+    key: Array,
+    heat: np.float32,
+    mesh: Any,
 ) -> np.ndarray:
     """Draws one tile on each device; see `sample_tiles`."""
     try:
@@ -140,7 +145,7 @@ def decode_tiles(
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def sample_tiles(model: SRFlow, params: Any, low: Array, corners: Array, key: Array, heat: Array) -> Array:
+def sample_tiles(model: nn.Module, params: Any, low: Array, corners: Array, key: Array, heat: Array) -> Array:
     """Draws tiles of one image: low [N,h,w,3] and their corners [N,2], in blocks, -> [N,4h,4w,3]."""
     rows, columns = (jnp.arange(side // BLOCK) for side in low.shape[1:3])
     draw = functools.partial(draw_latents, key, heat=heat)
