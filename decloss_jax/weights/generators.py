@@ -37,7 +37,7 @@ SAFETENSORS_ERRORS = (safetensors.SafetensorError, ValueError, TypeError, Attrib
 NAMES = {kind: name for name, kind in MODELS.items()}
 MODEL_ATTRIBUTES = {
     "edsr": ("res_scale",),
-    "rrdb": ("growth", "unshuffle"),
+    "rrdb": ("growth",),
     "srflow": ("growth", "stacked_blocks", "flow_steps", "transitions", "hidden"),
 }  # beside scale, features and blocks
 
@@ -98,7 +98,7 @@ def load_generator(
         got=key,
         remedy="leave it out",
     )
-    origin: dict[str, str] = {}
+    details: dict[str, Any] = {}
     model: dialects.Generator | SRFlow
     with refusals_as_user_errors(path, "weights of a generator"):
         if srflow.is_srflow(state.tensors):
@@ -108,7 +108,7 @@ def load_generator(
             model = srflow.read_model(state.tensors, stacked_blocks)
             params = srflow.to_params(model, state.tensors)
         else:
-            dialect, model, params, origin = _read_by_table(state, res_scale)
+            dialect, model, params, details = _read_by_table(state, res_scale)
     for name, value, kind in (("res_scale", res_scale, EDSR), ("stacked_blocks", stacked_blocks, SRFlow)):
         checks.check(
             value is None or isinstance(model, kind),
@@ -124,7 +124,7 @@ def load_generator(
         "wrapper": state.wrapper,
         "model": NAMES[type(model)],
         **_attributes(model),
-        **origin,
+        **details,
         "parameters": sum(leaf.size for leaf in flatten_dict(params).values()),
     }
     return model, params, description
@@ -132,15 +132,17 @@ def load_generator(
 
 def _read_by_table(
     state: StateDict, res_scale: float | None
-) -> tuple[str, dialects.Generator, dict[str, Any], dict[str, str]]:
-    """Reads a network of `dialects`; returns dialect, model, params, and where res_scale comes from."""
+) -> tuple[str, dialects.Generator, dict[str, Any], dict[str, Any]]:
+    """Reads a network of `dialects`; returns dialect, model, params, and what is to be said of the model."""
     dialect, attributes = dialects.detect_dialect(state.tensors)
     options: dict[str, Any] = dict(attributes)
-    origin: dict[str, str] = {}
+    details: dict[str, Any] = {}
     if dialect.model is EDSR:
-        options["res_scale"], origin["res_scale_from"] = _choose_res_scale(res_scale, state.notes, attributes)
+        options["res_scale"], details["res_scale_from"] = _choose_res_scale(
+            res_scale, state.notes, attributes
+        )
     model = dialect.model(**options)
-    return dialect.name, model, dialects.to_params(dialect, model, state.tensors), origin
+    return dialect.name, model, dialects.to_params(dialect, model, state.tensors), options | details
 
 
 def _attributes(model: dialects.Generator | SRFlow) -> dict[str, Any]:
