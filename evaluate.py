@@ -35,6 +35,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--metrics", type=program.comma_list, default=[], metavar="NAME[,NAME...]", help=metrics)
     res_scale = "EDSR's residual scale, if a file of --weights does not record it"
     add("--res-scale", "--res_scale", type=float, help=res_scale)
+    heat = "standard deviation of the noise in SRFlow's samples; default: 0.9"
+    add("--heat", type=float, help=heat)
+    add("--seed", type=int, help="of the noise in SRFlow's samples; default: 0")
     add("--scale", type=int, help="scale of bicubic; default: that of the networks, or 4")
     parser.set_defaults(main=main, resumes=False)
     return parser.parse_args(arguments)
@@ -55,6 +58,8 @@ def main(options: argparse.Namespace) -> None:
         stage=options.stage,
         scale=options.scale,
         res_scale=options.res_scale,
+        heat=options.heat,
+        seed=options.seed,
     )
     protocol = choose_protocol(
         options.conventions,

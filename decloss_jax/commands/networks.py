@@ -33,6 +33,8 @@ def add_upscale(parser: argparse.ArgumentParser) -> None:
         "--interpolate", metavar="A,B,ALPHA", help="(1 - ALPHA) times the weights of A plus ALPHA times B's"
     )
     add_res_scale(parser)
+    parser.add_argument("--heat", type=float, help="of SRFlow's samples: 0 to 1, default 0.9")
+    parser.add_argument("--seed", type=int, help="of SRFlow's samples; default: 0")
     parser.add_argument("--self-ensemble", action="store_true", help="average over eight flips and turns")
     parser.add_argument("--format", choices=FORMATS, help="of the files written; default: as they are")
     parser.add_argument("--tile", type=int, help="largest side that the network sees at once, in LR pixels")
@@ -48,6 +50,7 @@ def upscale_pictures(options: argparse.Namespace) -> int:
 
     from decloss_jax import inference
     from decloss_jax.inference.files import upscale_files
+    from decloss_jax.inference.samples import choose_upscale
 
     program.prepare_jax("upscaling")
     if options.interpolate is not None:
@@ -57,12 +60,11 @@ def upscale_pictures(options: argparse.Namespace) -> int:
     console.say(line)
     tile, overlap = inference.choose_tiles(model, options.tile, options.overlap, jax.local_devices())
     network = functools.partial(
-        inference.upscale,
+        choose_upscale(model, heat=options.heat, seed=options.seed, self_ensemble=options.self_ensemble),
         model,
         inference.on_local_devices(params),
         tile=tile,
         overlap=overlap,
-        self_ensemble=options.self_ensemble,
     )
     problems = upscale_files(
         network,

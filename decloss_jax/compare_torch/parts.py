@@ -20,6 +20,7 @@ from decloss_jax.compare_torch.adversarial import (
     compare_ranker,
     compare_ranking,
 )
+from decloss_jax.compare_torch.flow import compare_srflow
 from decloss_jax.compare_torch.inputs import (
     BACKWARD,
     BACKWARD_FEATURES,
@@ -47,7 +48,7 @@ from decloss_jax.losses.decloss import decloss
 from decloss_jax.losses.perceptual import perceptual_loss
 from decloss_jax.losses.pixel import l1_loss
 from decloss_jax.metrics.lpips import LPIPS_NETWORKS, lpips_padded
-from decloss_jax.models import EDSR, MSRResNet, RRDBNet, SRResNet
+from decloss_jax.models import EDSR, MSRResNet, RRDBNet, SRFlow, SRResNet
 from decloss_jax.models.features import TRUNKS, extract_features, last_convolution, normalize_imagenet
 from decloss_jax.weights import trunks
 from decloss_jax.weights.tables import Generator
@@ -206,9 +207,11 @@ def compare_decloss() -> Iterator[Comparison]:
     )
 
 
-def generator_parts(model: Generator, params: Mapping[str, Any]) -> dict[str, Part]:
+def generator_parts(model: Generator | SRFlow, params: Mapping[str, Any]) -> dict[str, Part]:
     """Lists the parts that depend on the network, for one with given parameters."""
     name = f"{type(model).__name__} x{model.scale}"
+    if isinstance(model, SRFlow):
+        return {name: functools.partial(compare_srflow, model, params)}
     return {
         name: functools.partial(compare_generator, model, params),
         f"{name}, {STEPS} steps": functools.partial(compare_training, model, params),
@@ -235,6 +238,9 @@ LOSS_PARTS: dict[str, Part] = {
 }
 
 SMALL_EDSR = EDSR(scale=4, features=16, blocks=2)
+SMALL_SRFLOW = SRFlow(
+    features=8, blocks=2, growth=4, stacked_blocks=(1, 0), flow_steps=2, hidden=8, unrolled=True
+)
 PARTS: dict[str, Part] = {
     "EDSR x2": functools.partial(compare_generator, EDSR(scale=2, features=16, blocks=2)),
     "EDSR x3": functools.partial(compare_generator, EDSR(scale=3, features=16, blocks=2, res_scale=0.1)),
@@ -242,6 +248,7 @@ PARTS: dict[str, Part] = {
     "RRDBNet x4": functools.partial(compare_generator, RRDBNet(features=16, blocks=1, growth=8)),
     "SRResNet x4": functools.partial(compare_generator, SRResNet(features=16, blocks=2)),
     "MSRResNet x3": functools.partial(compare_generator, MSRResNet(scale=3, features=16, blocks=2)),
+    "SRFlow x4": functools.partial(compare_srflow, SMALL_SRFLOW),
     **LOSS_PARTS,
     f"EDSR x4, {STEPS} steps": functools.partial(compare_training, SMALL_EDSR),
     f"GAN, {ADVERSARIAL_STEPS} steps": functools.partial(compare_adversarial_training, SMALL_EDSR, "gan"),

@@ -12,6 +12,9 @@ from flax import linen as nn
 from decloss_jax import checks
 from decloss_jax.host import console
 from decloss_jax.inference import on_local_devices, upscale_each
+from decloss_jax.inference.samples import sample
+from decloss_jax.models import SRFlow
+from decloss_jax.models.srflow import HEAT
 from decloss_jax.ops.resize import bicubic_upscale
 from decloss_jax.weights import describe
 from decloss_jax.workdir.checkpoint import trained_stages
@@ -51,6 +54,8 @@ def load_methods(
     stage: str | None = None,
     scale: int | None = None,
     res_scale: float | None = None,
+    heat: float | None = None,
+    seed: int | None = None,
 ) -> list[Method]:
     """Loads everything that is to be compared, under names of its own.
 
@@ -61,10 +66,12 @@ def load_methods(
         stage: of the runs: "pretrain", "finetune", "all" (each that was trained) or None (the last one).
         scale: s; by default the generators', or 4.
         res_scale: EDSR's residual scale in the files of weights; by default what the files record.
+        heat: of SRFlow's samples, by default 0.9.
+        seed: of SRFlow's samples, by default 0.
 
     Raises:
-        UserError: nothing to measure, something that cannot be loaded, several scales, or a residual scale
-            of no file.
+        UserError: nothing to measure, something that cannot be loaded, several scales, or an option that
+            belongs to nothing measured.
     """
     checks.check(
         res_scale is None or bool(weights),
@@ -76,7 +83,15 @@ def load_methods(
     if scale is not None:
         checks.check_positive("--scale", scale)
     generators = [method for workdir in workdirs for method in from_workdir(workdir, stage)]
-    generators += [from_path(path, res_scale=res_scale) for path in weights]
+    generators += [from_path(path, res_scale=res_scale, heat=heat, seed=seed) for path in weights]
+    for option, value in (("--heat", heat), ("--seed", seed)):
+        checks.check(
+            value is None or any("heat" in method.loaded for method in generators),
+            option,
+            expected="a file of SRFlow among --weights to belong to",
+            got="none",
+            remedy="leave it out",
+        )
     common = scale or (generators[0].scale if generators else DEFAULT_SCALE)
     for method in generators:
         checks.check(
@@ -114,13 +129,18 @@ BASELINES = {"bicubic": bicubic}
 def from_generator(
     name: str, model: nn.Module, params: Any, sha256: str, loaded: Mapping[str, Any]
 ) -> Method:
-    """Makes a method of a generator and its parameters."""
+    """Makes a method of a generator and its parameters; SRFlow's heat and seed are in `loaded`."""
     on_devices = on_local_devices(params)
 
     def upscale_network(lows: Sequence[np.ndarray]) -> Iterable[tuple[int, np.ndarray]]:
         return upscale_each(model, on_devices, lows.__getitem__, [low.shape[:2] for low in lows])
 
-    return Method(name, model.scale, upscale_network, sha256, loaded)
+    def draw_sample(low: np.ndarray) -> np.ndarray:
+        options = {"heat": loaded["heat"], "seed": loaded["seed"]}
+        return sample(model, on_devices, low, dtype=np.uint8, **options)
+
+    upscale = one_by_one(draw_sample) if isinstance(model, SRFlow) else upscale_network
+    return Method(name, model.scale, upscale, sha256, loaded)
 
 
 def from_workdir(workdir: str, stage: str | None) -> list[Method]:
@@ -129,10 +149,19 @@ def from_workdir(workdir: str, stage: str | None) -> list[Method]:
     return [from_path(workdir, stage=each) for each in stages or [None]]
 
 
-def from_path(path: str, *, stage: str | None = None, res_scale: float | None = None) -> Method:
+def from_path(
+    path: str,
+    *,
+    stage: str | None = None,
+    res_scale: float | None = None,
+    heat: float | None = None,
+    seed: int | None = None,
+) -> Method:
     """Loads the generator of a run or of a file of weights, and says what it is."""
     model, params, description = load_network(path, stage=stage, res_scale=res_scale)
     console.say(describe(description))
+    if isinstance(model, SRFlow):
+        description |= {"heat": HEAT if heat is None else heat, "seed": seed or 0}
     name = "{workdir}-{stage}".format_map(description) if "workdir" in description else Path(path).stem
     return from_generator(name, model, params, description["sha256"], description)
 

@@ -1,6 +1,7 @@
 """Super-resolution of whole pictures, beyond what fits a device at once.
 
 - `windows`: small images, or tiles of a large one, spread over all devices
+- `samples`: the same for SRFlow, whose images are drawn
 - `strips`: the compiled program: features at once, the SR image in strips of rows
 - `tiles`: how large tiles may be, how far they overlap, where they lie
 - `pictures`: a file with all that is not pixels: alpha, 16 bits, EXIF, colour profile

@@ -12,7 +12,8 @@ from flax import linen as nn
 
 from decloss_jax import checks
 from decloss_jax.host import console, parallel
-from decloss_jax.models import EDSR, MSRResNet, RRDBNet, SRResNet
+from decloss_jax.models import EDSR, MSRResNet, RRDBNet, SRFlow, SRResNet
+from decloss_jax.models.srflow.latents import BLOCK
 from decloss_jax.ops.padding import Size
 
 SMALLEST_TILE = 32
@@ -31,12 +32,14 @@ class Geometry:
         radius: how far `extract` sees to each side, in pixels of the features.
         overlap: LR pixels that tiles see beyond their part, unless told otherwise.
         bytes: that `extract` needs at its peak, for each LR pixel (read from the compiled program).
+        budget: bytes that a tile may take when more are free.
     """
 
     divisor: int
     radius: int
     overlap: int
     bytes: int
+    budget: int = LARGEST_BUDGET
 
 
 def geometry(model: Any) -> Geometry:
@@ -67,9 +70,25 @@ def rrdb_geometry(model: RRDBNet) -> Geometry:
 # Feature pixels. With Real-ESRGAN's x4plus weights the seams then stay below 0.08 of 255 levels; 80 leaves
 # 0.43, 48 leaves 5.3 (benchmarks/overlap.py). Inside a large picture the work is 1.7 times that with 48.
 RRDB_OVERLAP = 96
+
+
+def srflow_geometry(model: SRFlow) -> Geometry:
+    """The encoder's convolutions, and at each level two of every step: too far for tiles."""
+    encoder = (15 * model.blocks + 3) // BLOCK
+    steps = 2 * model.flow_steps + 2  # of one level, in its pixels, which are 1, 1/2 and 1/4 of a block
+    radius = encoder + steps + steps // 2 + steps // 4
+    conditions = model.features * (1 + len(model.stacked_blocks))
+    overlap = min(BLOCK * radius, SRFLOW_OVERLAP)
+    return Geometry(BLOCK, radius, overlap, SRFLOW_BYTES * conditions, budget=SRFLOW_BUDGET)
+
+
+SRFLOW_OVERLAP = 96  # LR pixels, as of RRDBNet, which the encoder is nearly
+SRFLOW_BYTES = 48  # of the whole network, for each LR pixel and channel of a level's condition
+SRFLOW_BUDGET = 1 << 32  # bytes, 4 GiB: DIV2K's LR images are whole, as tiles change the result
 GEOMETRIES: dict[type, Callable[[Any], Geometry]] = {
     EDSR: edsr_geometry,
     RRDBNet: rrdb_geometry,
+    SRFlow: srflow_geometry,
     SRResNet: edsr_geometry,
     MSRResNet: msrresnet_geometry,
 }
@@ -120,7 +139,8 @@ def choose_tiles(
 
 def choose_tile(model: nn.Module, devices: Sequence[jax.Device]) -> int:
     """Returns the side of a tile, in LR pixels, whose features take at most half of the memory available."""
-    side = math.isqrt(min(available_bytes(devices) // 2, LARGEST_BUDGET) // geometry(model).bytes)
+    of = geometry(model)
+    side = math.isqrt(min(available_bytes(devices) // 2, of.budget) // of.bytes)
     return max(SMALLEST_TILE, side - side % ALIGNMENT)
 
 

@@ -13,6 +13,7 @@ from decloss_jax.models.discriminator import VGGDiscriminator
 from decloss_jax.models.edsr import EDSR
 from decloss_jax.models.ranker import Ranker
 from decloss_jax.models.rrdb import RRDBNet
+from decloss_jax.models.srflow import SRFlow
 from decloss_jax.models.srresnet import MSRResNet, SRResNet
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MSRResNet",
     "RRDBNet",
     "Ranker",
+    "SRFlow",
     "SRResNet",
     "VGGDiscriminator",
     "build_model",
@@ -35,6 +37,7 @@ MODELS: dict[str, type[nn.Module]] = {
     "rrdb": RRDBNet,
     "srresnet": SRResNet,
     "msrresnet": MSRResNet,
+    "srflow": SRFlow,
 }
 
 
@@ -84,9 +87,10 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
 
 def parameter_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter of a generator by its path, as "body_3/conv1/kernel"."""
-    # All blocks are alike, so one is traced: tracing RRDBNet's 23 would take a second and a half.
-    single = model.clone(blocks=1)
-    tree = jax.eval_shape(single.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"]
+    # All blocks are alike, so one is traced: tracing RRDBNet's 23 would take a second and a half. SRFlow's
+    # are stacked and traced once anyway.
+    single = model if isinstance(model, SRFlow) else model.clone(blocks=1)
+    tree = jax.eval_shape(single.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3), jnp.float32))["params"]
     shapes: dict[str, tuple[int, ...]] = {}
     for path, leaf in flatten_dict(tree, sep="/").items():
         for i in range(model.blocks) if path.startswith("body_0/") else (0,):

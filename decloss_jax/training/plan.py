@@ -81,6 +81,13 @@ def make_plan(config: ConfigDict) -> Plan:
     """
     mesh = parallel.data_mesh()
     check_values(config, mesh)
+    checks.check(
+        config.model.name != "srflow",
+        "model.name",
+        expected="a network that is trained through its SR images",
+        got="srflow, which has no term for its likelihood here",
+        remedy="choose edsr or rrdb; evaluate.py and upscale take files of SRFlow",
+    )
     model, optimizer = build_model(config.model), build_optimizer(config)
     images, validation = (
         build_source(config.data, scale=config.model.scale, split=split) for split in ("train", "validation")

@@ -5,7 +5,7 @@ Kernels are OIHW there, HWIO here.
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -146,35 +146,45 @@ def to_params(dialect: Dialect, model: Generator, tensors: Mapping[str, np.ndarr
     named = file_keys(dialect, model.blocks, getattr(model, "upsamplings", 0))
     keys = {path: key for path, key in named.items() if path in shapes}
     network = f"{dialect.name} ({model.blocks} blocks of {model.features} features)"
-    expected = set(keys.values())
-    missing = [key for key in keys.values() if key not in tensors]
-    known = expected | set(dialect.constants)
-    unknown = [key for key, array in tensors.items() if key not in known and array.dtype in FLOATS]
-    if missing or unknown:
-        without = f" without {_listed(missing)}" if missing else ""
-        beside = f" with unknown {_listed(unknown)}" if unknown else ""
-        raise Refusal(f"{network}{without}{beside}", OTHER_FILE)
+    check_keys(network, list(keys.values()), tensors, ignored=dialect.constants)
     for key, constant in dialect.constants.items():
         if key in tensors and not _is_close(tensors[key], constant):
             raise Refusal(f"{network} whose {key} is not that of DIV2K's mean on 0..255", OTHER_FILE)
 
     flat: dict[str, np.ndarray] = {}
     for path, key in keys.items():
-        array, shape = tensors[key], shapes[path]
+        shape = shapes[path]
         theirs = tuple(shape[axis] for axis in TO_OIHW) if len(shape) == 4 else shape
-        if array.shape != theirs:
-            got = f"{network} whose {quote(key)} has the shape {list(array.shape)} instead of {list(theirs)}"
-            raise Refusal(got, OTHER_FILE)
-        if array.dtype not in FLOATS:
-            raise Refusal(f"{network} whose {quote(key)} holds {array.dtype}", OTHER_FILE)
-        with np.errstate(over="ignore"):
-            array = array.astype(np.float32)
-        if not np.isfinite(array).all():
-            raise Refusal(
-                f"{network} whose {quote(key)} is not finite", "choose weights from before it broke"
-            )
+        array = read_array(network, key, tensors[key], theirs)
         flat[path] = np.ascontiguousarray(array.transpose(TO_HWIO) if array.ndim == 4 else array)
     return unflatten_dict(flat, sep="/")
+
+
+def check_keys(
+    network: str, expected: Collection[str], tensors: Mapping[str, Any], *, ignored: Collection[str]
+) -> None:
+    """Raises `Refusal` unless a state dict has the expected keys and no others but the ignored ones."""
+    missing = [key for key in expected if key not in tensors]
+    known = {*expected, *ignored}
+    unknown = [key for key, array in tensors.items() if key not in known and array.dtype in FLOATS]
+    if missing or unknown:
+        without = f" without {_listed(missing)}" if missing else ""
+        beside = f" with unknown {_listed(unknown)}" if unknown else ""
+        raise Refusal(f"{network}{without}{beside}", OTHER_FILE)
+
+
+def read_array(network: str, key: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a tensor as float32; raises `Refusal` for another shape or if not all are finite floats."""
+    if array.shape != shape:
+        got = f"{network} whose {quote(key)} has the shape {list(array.shape)} instead of {list(shape)}"
+        raise Refusal(got, OTHER_FILE)
+    if array.dtype not in FLOATS:
+        raise Refusal(f"{network} whose {quote(key)} holds {array.dtype}", OTHER_FILE)
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32)
+    if not np.isfinite(array).all():
+        raise Refusal(f"{network} whose {quote(key)} is not finite", "choose weights from before it broke")
+    return array
 
 
 def from_params(dialect: Dialect, model: Generator, params: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from flax.traverse_util import flatten_dict
 import decloss_jax
 from decloss_jax import checks
 from decloss_jax.host import files
-from decloss_jax.models import MODELS
+from decloss_jax.models import MODELS, SRFlow
 from decloss_jax.models.edsr import EDSR
-from decloss_jax.weights import dialects, tables
+from decloss_jax.weights import dialects, srflow, tables
 from decloss_jax.weights.pickles import Refusal, quote
 from decloss_jax.weights.torch_reader import (
     NOTES,
@@ -40,6 +40,7 @@ MODEL_ATTRIBUTES = {  # beside scale, features and blocks
     "rrdb": ("growth",),
     "srresnet": (),
     "msrresnet": (),
+    "srflow": ("growth", "stacked_blocks", "flow_steps", "transitions", "hidden"),
 }
 
 # EDSR's residual scale leaves no trace in the weights. Published networks have 0.1 in the large one alone.
@@ -64,54 +65,84 @@ def interpolate(first: Any, second: Any, amount: float) -> Any:
 
 
 def load_generator(
-    path: str | Path, *, res_scale: float | None = None, key: str = ""
-) -> tuple[tables.Generator, dict[str, Any], dict[str, Any]]:
-    """Loads an EDSR, RRDBNet, SRResNet or MSRResNet from a .safetensors, .pth or .pt file, whoever wrote it.
+    path: str | Path,
+    *,
+    res_scale: float | None = None,
+    stacked_blocks: Sequence[int] | None = None,
+    key: str = "",
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """Loads an generator from a .safetensors, .pth or .pt file, whoever wrote it.
 
     Args:
         path: the file; its dialect, scale and sizes are told from its keys and shapes.
         res_scale: EDSR's residual scale, which the keys do not show; by default what the file's notes say
             (files of `save_generator` have them), else 0.1 for 32 blocks of 256 features and 1.0 otherwise.
+        stacked_blocks: the blocks that condition SRFlow's flow, which the keys do not show either; by default
+            what the file's notes say, else those of the authors' x4 network, 1, 8, 15 and 22.
         key: the wanted state dict of a PyTorch file that has several ("params", "params_ema"); by default the
             first of `torch_reader.WRAPPERS` that is there.
 
     Returns:
         The Flax model, its parameters as float32 NumPy arrays, and a description that JSON can hold: `file`,
-        `sha256`, `dialect`, `wrapper`, `model`, `scale`, `features`, `blocks`, `growth` and `unshuffle`
-        (RRDBNet) or `res_scale` and `res_scale_from` (EDSR), `parameters`.
+        `sha256`, `dialect`, `wrapper`, `model`, `scale`, `features`, `blocks`, `growth` (RRDBNet, SRFlow),
+        `unshuffle` (RRDBNet),
+        `res_scale` and `res_scale_from` (EDSR), SRFlow's other attributes, `parameters`.
 
     Raises:
         UserError: a file that is not such a network, in one sentence that names what is wrong.
     """
     state = read_state(path, key)
+    details: dict[str, Any] = {}
+    model: tables.Generator | SRFlow
     with refusals_as_user_errors(path, "weights of a generator"):
-        dialect, attributes = dialects.detect_dialect(state.tensors)
-        options: dict[str, Any] = dict(attributes)
-        origin: dict[str, str] = {}
-        if dialect.model is EDSR:
-            options["res_scale"], origin["res_scale_from"] = _choose_res_scale(
-                res_scale, state.notes, attributes
-            )
-        model = dialect.model(**options)
-        params = dialects.to_params(dialect, model, state.tensors)
-    checks.check(
-        res_scale is None or dialect.model is EDSR,
-        "res_scale",
-        expected="none for a network that is no EDSR",
-        got=res_scale,
-        remedy="leave it out",
-    )
+        if srflow.is_srflow(state.tensors):
+            dialect = srflow.NAME
+            if stacked_blocks is None:
+                stacked_blocks = _noted_blocks(state.notes) if state.notes else SRFlow.stacked_blocks
+            model = srflow.read_model(state.tensors, stacked_blocks)
+            params = srflow.to_params(model, state.tensors)
+        else:
+            dialect, model, params, details = _read_by_table(state, res_scale)
+    for name, value, kind in (("res_scale", res_scale, EDSR), ("stacked_blocks", stacked_blocks, SRFlow)):
+        checks.check(
+            value is None or isinstance(model, kind),
+            name,
+            expected=f"none for {type(model).__name__}",
+            got=value,
+            remedy="leave it out",
+        )
     description = {
         "file": Path(path).name,
         "sha256": files.sha256(Path(path)),
-        "dialect": dialect.name,
+        "dialect": dialect,
         "wrapper": state.wrapper,
-        "model": NAMES[dialect.model],
-        **options,
-        **origin,
+        "model": NAMES[type(model)],
+        **_attributes(model),
+        **details,
         "parameters": sum(leaf.size for leaf in flatten_dict(params).values()),
     }
     return model, params, description
+
+
+def _read_by_table(
+    state: StateDict, res_scale: float | None
+) -> tuple[str, tables.Generator, dict[str, Any], dict[str, Any]]:
+    """Reads a network of `dialects`; returns dialect, model, params, and what is to be said of the model."""
+    dialect, attributes = dialects.detect_dialect(state.tensors)
+    options: dict[str, Any] = dict(attributes)
+    details: dict[str, Any] = {}
+    if dialect.model is EDSR:
+        options["res_scale"], details["res_scale_from"] = _choose_res_scale(
+            res_scale, state.notes, attributes
+        )
+    model = dialect.model(**options)
+    return dialect.name, model, dialects.to_params(dialect, model, state.tensors), options | details
+
+
+def _attributes(model: tables.Generator | SRFlow) -> dict[str, Any]:
+    """Returns what makes a network of its class, as descriptions and notes hold it."""
+    names = ("scale", "features", "blocks", *MODEL_ATTRIBUTES[NAMES[type(model)]])
+    return {name: getattr(model, name) for name in names}
 
 
 def describe(description: Mapping[str, Any]) -> str:
@@ -129,12 +160,12 @@ def describe(description: Mapping[str, Any]) -> str:
     return f"{description['file']}{wrapper}: {', '.join(parts)}"
 
 
-def save_generator(path: str | Path, model: tables.Generator, params: Mapping[str, Any]) -> None:
+def save_generator(path: str | Path, model: tables.Generator | SRFlow, params: Mapping[str, Any]) -> None:
     """Saves a generator, as .safetensors or as .pth, under BasicSR's names; whole or not at all.
 
-    SRResNet has RankSRGAN's names. The notes (the model's name and attributes as JSON) stand in the metadata
-    of safetensors, and in a .pth beside `params`, where PyTorch programs do not look. Equal parameters give
-    equal files.
+    SRResNet has RankSRGAN's names, SRFlow its authors'. The notes (the model's name and attributes as JSON)
+    stand in the metadata of safetensors, and in a .pth beside `params`, where PyTorch programs do not look.
+    Equal parameters give equal files.
 
     Args:
         path: the file, ending in .safetensors, .pth or .pt.
@@ -145,12 +176,13 @@ def save_generator(path: str | Path, model: tables.Generator, params: Mapping[st
         UserError: another ending, or parameters that are not the model's.
     """
     check_suffix(path)
-    name = NAMES[type(model)]
-    attributes = ("scale", "features", "blocks", *MODEL_ATTRIBUTES[name])
-    notes = {"format": FORMAT, "version": decloss_jax.__version__, "model": name}
-    text = json.dumps(notes | {key: getattr(model, key) for key in attributes})
+    notes = {"format": FORMAT, "version": decloss_jax.__version__, "model": NAMES[type(model)]}
+    text = json.dumps(notes | _attributes(model))
     with refusals_as_user_errors(path, f"parameters of {type(model).__name__}"):
-        tensors = dialects.from_params(tables.WRITTEN[type(model)], model, params)
+        if isinstance(model, SRFlow):
+            tensors = srflow.from_params(model, params)
+        else:
+            tensors = dialects.from_params(tables.WRITTEN[type(model)], model, params)
     write_state(path, tensors, text)
 
 
@@ -227,3 +259,10 @@ def _noted_res_scale(notes: str) -> float:
     if not math.isfinite(res_scale):
         raise Refusal(f"notes with the res_scale {res_scale}")
     return res_scale
+
+
+def _noted_blocks(notes: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(block) for block in json.loads(notes)["stacked_blocks"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Refusal("damaged notes on the network") from error

@@ -11,7 +11,7 @@ from decloss_jax.commands import cli
 
 pytest.importorskip("torch")
 from decloss_jax import compare_torch
-from decloss_jax.compare_torch import inputs, parts, torch_losses, torch_networks
+from decloss_jax.compare_torch import inputs, parts, torch_losses, torch_networks, torch_srflow
 
 
 def choose(monkeypatch, *names):
@@ -85,3 +85,13 @@ def test_compare_says_how_to_get_torch(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else find(name))
     with pytest.raises(UserError, match=r"expected the package torch, got no such package; install it"):
         compare_torch.compare()
+
+
+def test_compare_finds_a_wrong_flow(monkeypatch, capsys):
+    choose(monkeypatch, "SRFlow x4")
+    assert cli.main(["compare-torch"]) == 0
+    assert "4 differences, all within" in capsys.readouterr().out
+    right = torch_srflow.normalize
+    monkeypatch.setattr(torch_srflow, "normalize", lambda state, name, x: 1.001 * right(state, name, x))
+    latents = next(iter(parts.PARTS["SRFlow x4"]()))
+    assert latents.difference()[1] > latents.bound

@@ -265,7 +265,7 @@ def test_save_generator_keeps_the_res_scale(tmp_path, suffix):
 
 def test_load_generator_refuses_a_res_scale_for_rrdbnet(tmp_path):
     torch.save(foreign("ESRGAN (new)").state_dict(), tmp_path / "w.pth")
-    with pytest.raises(UserError, match="res_scale: expected none for a network that is no EDSR"):
+    with pytest.raises(UserError, match="res_scale: expected none for RRDBNet"):
         load_generator(tmp_path / "w.pth", res_scale=0.2)
 
 

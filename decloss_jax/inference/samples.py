@@ -1,0 +1,182 @@
+"""Samples of SRFlow for whole images: tiles with noise that belongs to the place, not to the tile.
+
+The noise is a function of the seed, of the image's pixels and of the place in the image. So an image's sample
+does not depend on its name, on the images before it, on devices or on how it is cut, and two images with one
+seed do not share a pattern of noise.
+"""
+
+import functools
+import itertools
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+from decloss_jax import checks
+from decloss_jax.host import parallel
+from decloss_jax.inference.tiles import choose_tiles, choose_window, cut
+from decloss_jax.inference.windows import no_report, upscale
+from decloss_jax.models import SRFlow
+from decloss_jax.models.srflow import HEAT, draw_latents
+from decloss_jax.models.srflow.latents import BLOCK
+from decloss_jax.ops.padding import Size
+from decloss_jax.ops.quantize import dequantize, quantize
+
+
+def choose_upscale(
+    model: nn.Module, *, heat: float | None = None, seed: int | None = None, self_ensemble: bool = False
+) -> Callable[..., np.ndarray]:
+    """Returns what makes SR images with a network: `sample` for SRFlow, else `upscale`, with its options.
+
+    Args:
+        model: the network.
+        heat: of SRFlow's samples; by default 0.9, as in the paper's table of DIV2K x4.
+        seed: of SRFlow's samples; by default 0.
+        self_ensemble: for the others, average over eight flips and rotations.
+
+    Raises:
+        UserError: an option that the network does not have.
+    """
+    flow = isinstance(model, SRFlow)
+    unfit = {"--self-ensemble": self_ensemble or None} if flow else {"--heat": heat, "--seed": seed}
+    for name, value in unfit.items():
+        checks.check(
+            value is None,
+            name,
+            expected=f"none for {type(model).__name__}",
+            got=value,
+            remedy="leave it out",
+        )
+    if flow:
+        return functools.partial(sample, heat=HEAT if heat is None else heat, seed=seed or 0)
+    return functools.partial(upscale, self_ensemble=self_ensemble)
+
+
+def sample(
+    model: nn.Module,
+    params: Any,
+    low: np.ndarray,
+    *,
+    heat: float = HEAT,
+    seed: int = 0,
+    tile: int | None = None,
+    overlap: int | None = None,
+    shape: Size | None = None,
+    dtype: Any = np.float32,
+    devices: Sequence[jax.Device] | None = None,
+    advance: Callable[[int], None] = no_report,
+) -> np.ndarray:
+    """Draws one SR image.
+
+    An image of odd sides is continued by reflection at the bottom and on the right, and the result cropped.
+    One larger than a tile is cut into tiles that overlap; of each, the middle is used. As the network sees
+    further than they overlap, the result differs from the whole image's near the seams (docs/upscaling.md).
+
+    Args:
+        model: an SRFlow.
+        params: its parameters.
+        low: [h,w,3], uint8, uint16, or floats in [0,1].
+        heat: tau, the standard deviation of the latents; 0 gives the one image of zero latents.
+        seed: of the noise.
+        tile: largest side of what the network sees at once, in LR pixels, a multiple of 4; by default chosen
+            from the memory that is free.
+        overlap: LR pixels seen beyond the used part of a tile, where there is a neighbour; by default 96.
+        shape: not used: each size of images is compiled by itself, since padding would change the values.
+        dtype: float32, not clipped; or uint8 or uint16, clipped and rounded.
+        devices: that share the tiles; by default all of this process.
+        advance: called with the number of LR pixels that have been done since the last call.
+
+    Returns:
+        [4h,4w,3] of `dtype`.
+
+    Raises:
+        UserError: a heat below 0, a tile or an overlap that does not fit, or too little memory.
+    """
+    checks.check_range("heat", heat, 0.0)
+    devices = jax.local_devices() if devices is None else devices
+    tile, overlap = choose_tiles(model, tile, overlap, devices)
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(low.tobytes()))
+    height, width = low.shape[:2]
+    low = np.pad(low, ((0, -height % BLOCK), (0, -width % BLOCK), (0, 0)), mode="reflect")
+    window = choose_window(low.shape[:2], low.shape[:2], tile, overlap, BLOCK)
+    parts = list(itertools.product(*map(cut, low.shape[:2], window, (overlap, overlap))))
+    sr = np.empty((model.scale * height, model.scale * width, 3), dtype)
+    mesh = parallel.data_mesh(devices[: len(parts)])
+    params = jax.device_put(params, parallel.replicated(mesh))
+    for first in range(0, len(parts), mesh.size):
+        batch = parts[first : first + mesh.size]
+        corners = [(row, column) for (row, *_), (column, *_) in batch]
+        corners += corners[-1:] * (mesh.size - len(corners))
+        tiles = [low[row : row + window[0], column : column + window[1]] for row, column in corners]
+        inputs = (dequantize(np.stack(tiles)), np.asarray(corners) // BLOCK)
+        results = decode_tiles(model, params, inputs, key, np.float32(heat), mesh)
+        for result, part in zip(results, batch, strict=False):
+            advance(paste(sr, result, *part, scale=model.scale))
+    return sr
+
+
+def decode_tiles(
+    model: nn.Module,
+    params: Any,
+    inputs: tuple[np.ndarray, np.ndarray],
+    key: Array,
+    heat: np.float32,
+    mesh: Any,
+) -> np.ndarray:
+    """Draws one tile on each device; see `sample_tiles`."""
+    try:
+        low, corners = jax.device_put(inputs, parallel.batch_sharding(mesh))
+        return np.asarray(sample_tiles(model, params, low, corners, key, heat))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        height, width = inputs[0].shape[1:3]
+        checks.fail(
+            "memory",
+            expected=f"room for SRFlow on {height} x {width} LR pixels at once",
+            got=str(error).partition("\n")[0],
+            remedy="choose smaller tiles with --tile",
+        )
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def sample_tiles(model: nn.Module, params: Any, low: Array, corners: Array, key: Array, heat: Array) -> Array:
+    """Draws tiles of one image: low [N,h,w,3] and their corners [N,2], in blocks, -> [N,4h,4w,3]."""
+    rows, columns = (jnp.arange(side // BLOCK) for side in low.shape[1:3])
+    draw = functools.partial(draw_latents, key, heat=heat)
+    latents = jax.vmap(lambda corner: draw(corner[0] + rows, corner[1] + columns))(corners)
+    sr: Any = model.apply({"params": params}, low, latents, method="decode")
+    return sr
+
+
+def paste(
+    sr: np.ndarray,
+    result: np.ndarray,
+    rows: tuple[int, int, int],
+    columns: tuple[int, int, int],
+    *,
+    scale: int,
+) -> int:
+    """Puts the used part of a tile in its place; returns its number of LR pixels.
+
+    Args:
+        sr: [s h,s w,3].
+        result: of a tile.
+        rows: in LR pixels the tile's first, and start and end of what is used of it (`tiles.cut`).
+        columns: the same across.
+        scale: s.
+    """
+    height, width = (side // scale for side in sr.shape[:2])
+    (row, top, bottom), (column, left, right) = rows, columns
+    bottom, right = min(bottom, height), min(right, width)
+    used = result[
+        scale * (top - row) : scale * (bottom - row), scale * (left - column) : scale * (right - column)
+    ]
+    place = sr[scale * top : scale * bottom, scale * left : scale * right]
+    place[...] = used if sr.dtype == np.float32 else quantize(used, sr.dtype)
+    return (bottom - top) * (right - left)
