@@ -10,7 +10,7 @@ from pathlib import Path
 from decloss_jax import checks
 from decloss_jax.commands import program
 from decloss_jax.config import load_config, override
-from decloss_jax.host import determinism, processes
+from decloss_jax.host import processes
 
 EXAMPLES = (
     "python train.py --config configs/quickstart.py",
@@ -61,10 +61,9 @@ def settings(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def main(options: argparse.Namespace) -> int:
-    determinism.request(options.config)
     if (options.processes, options.process) != (1, 0):
         processes.join(options.coordinator, options.processes, options.process)
-    program.prepare_jax("training")
+    program.prepare_jax("training", deterministic=options.config.deterministic)
     # Imported here so that --help and a mistyped option are answered at once.
     from decloss_jax.training import loop
 

@@ -70,7 +70,12 @@ def in_own_process(
 ) -> dict[str, Any]:
     """Runs a function of gpu_parts.py; returns its result, or {"failed": the last line of its errors}."""
     command = [sys.executable, str(Path(__file__).with_name("gpu_parts.py")), function, argument, folder]
-    environment = {**os.environ, **variables, "DECLOSS_TINY": str(int(tiny))}
+    environment = {
+        **os.environ,
+        **variables,
+        "DECLOSS_TINY": str(int(tiny)),
+        "JAX_TRACEBACK_FILTERING": "off",
+    }
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY)
     lines = done.stdout.splitlines()
     if done.returncode == 0 and lines:

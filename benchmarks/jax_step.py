@@ -39,6 +39,7 @@ class Stepper:
             discriminator=stage.discriminator,
             seed=0,
             mesh=mesh,
+            averaged=config.ema_decay > 0,
         )
         batch = crops(config.batch_size, config.data.crop_size, config.model.scale)
         self._batch = parallel.shard_batch(batch, mesh)
@@ -101,6 +102,8 @@ def compile_step(config: Any, mesh: Any) -> Any:
         0,
         config.ema_decay,
     )
-    state = abstract_state(model, optimizer, adversary.model if adversary else None)
+    state = abstract_state(
+        model, optimizer, adversary.model if adversary else None, averaged=config.ema_decay > 0
+    )
     frozen = jax.eval_shape(lambda: {name: term.frozen for name, term in terms.items()})
     return compile_update(step, mesh).lower(state, abstract_batch(config), frozen).compile()

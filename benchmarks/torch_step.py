@@ -74,10 +74,14 @@ def make_step(config: Any, *, device: str) -> Callable[[], None]:
         sr = generator(low)
         loss = sum(weights[name] * term(sr, hr) for name, term in terms.items())
         if adversary is not None:
-            logits = discriminator(hr).detach(), discriminator(sr)
+            discriminator.requires_grad_(False)
+            with torch.no_grad():
+                real = discriminator(hr)
+            logits = real, discriminator(sr)
             loss = loss + weights[adversary] * torch_losses.gan_losses(*logits)[f"{adversary} generator"]
         update(optimizers[0], loss)
         if adversary is not None:
+            discriminator.requires_grad_(True)
             logits = discriminator(hr), discriminator(sr.detach())
             update(optimizers[1], torch_losses.gan_losses(*logits)[f"{adversary} discriminator"])
 

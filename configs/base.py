@@ -36,9 +36,7 @@ def get_config() -> ConfigDict:
     config.model.dtype = "float32"  # of the convolutions: float32 or bfloat16; parameters stay float32
     config.model.res_scale = config_dict.placeholder(float)  # edsr: 1.0 when not set
     config.model.growth = config_dict.placeholder(int)  # rrdb: 32 when not set
-    config.model.remat = config_dict.placeholder(
-        bool
-    )  # rrdb: recompute blocks backwards, to save memory; off
+    config.model.remat = config_dict.placeholder(bool)  # rrdb: recompute blocks backwards, to save memory
 
     config.data = ConfigDict()
     config.data.source = "folder"  # a key of decloss_jax.data.sources.SOURCES
@@ -58,9 +56,7 @@ def get_config() -> ConfigDict:
     config.pretrain = ConfigDict()
     config.pretrain.steps = 200_000  # 0 leaves the stage out
     config.pretrain.learning_rate = 1e-4  # peak
-    config.pretrain.warmup_steps = (
-        5_000  # w: update t = 1..w has the rate peak t/w; a cosine begins behind it
-    )
+    config.pretrain.warmup_steps = 5_000  # w: update t = 1..w has the rate peak t/w; a cosine starts after it
     # "cosine" to 0, "constant", or "multistep": times gamma after each milestone, updates of this stage with
     # those of the warm-up (EDSR: gamma 0.5 at 200k; ESRGAN: 0.5 at 50k, 100k, 200k, 300k).
     config.pretrain.schedule = "cosine"
@@ -105,9 +101,7 @@ def get_config() -> ConfigDict:
     config.perceptual.criterion = "l1"  # ESRGAN's, which the weights follow, or "l2" (Eq. 25)
 
     config.discriminator = ConfigDict()  # of the terms gan and ragan; VGG-style, sized from the crops
-    config.discriminator.init_from = (
-        ""  # file of BasicSR's VGGStyleDiscriminator; drawn from the seed when not set
-    )
+    config.discriminator.init_from = ""  # file of BasicSR's VGGStyleDiscriminator; "": drawn from the seed
     config.discriminator.dtype = (
         "float32"  # of its layers: float32 or bfloat16; parameters and logits: float32
     )

@@ -206,16 +206,18 @@ def is_not_of_orbax(record: logging.LogRecord) -> bool:
     return "orbax" not in Path(record.pathname).parts
 
 
-def prepare_jax(work: str) -> None:
+def prepare_jax(work: str, *, deterministic: bool = False) -> None:
     """Says on which devices `work` runs, and lets JAX keep compiled functions.
 
-    They are kept in $JAX_COMPILATION_CACHE_DIR, by default in ~/.cache/decloss_jax/xla.
+    The functions are kept in $JAX_COMPILATION_CACHE_DIR, by default in ~/.cache/decloss_jax/xla.
     """
     import jax
 
-    from decloss_jax.host.devices import say_devices
+    from decloss_jax.host.devices import make_deterministic, say_devices
 
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.expanduser("~/.cache/decloss_jax/xla")
     if not cache.startswith("~"):  # which stays for a user without a home, as in some containers
         jax.config.update("jax_compilation_cache_dir", cache)
+    if deterministic:
+        make_deterministic()
     say_devices(work)

@@ -103,8 +103,8 @@ def reproduce_experiment(options: argparse.Namespace) -> int:
     from decloss_jax.reproduction.runs import Settings, import_config
     from decloss_jax.training.loop import Stopped
 
-    program.prepare_jax("reproducing")
     overrides = override(import_config("base").get_config(), options.set, option="--set ")
+    program.prepare_jax("reproducing", deterministic=overrides.get("deterministic", False))
     if options.train is not None:
         overrides["data.root"] = options.train
     settings = Settings(

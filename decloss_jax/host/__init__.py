@@ -1,7 +1,6 @@
 """The machine under the program.
 
 - `console`: lines, progress and tables for people
-- `determinism`: the request for the same bits on GPUs
 - `files`: atomic writes, hashes, locks
 - `parallel`: the mesh over all devices, and agreement between processes
 - `devices`: which devices there are, and a GPU that lies idle

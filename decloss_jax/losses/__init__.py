@@ -7,5 +7,6 @@ similarity.py     unit vectors for the cosines (Eq. 18, 19), the exact mask (Eq.
 pixel.py          L1 (Eq. 24)
 perceptual.py     distance of features (Eq. 25)
 adversarial.py    GAN and relativistic GAN
+ranking.py        RankSRGAN: the Ranker's margin loss, the rank-content loss
 objective.py      the weighted sum (Eq. 26)
 """

@@ -73,7 +73,7 @@ def spatial_contrast_dense(
     q_pos = jnp.sum(scores, axis=1, where=positive)  # Eq. 21
     q_neg = jnp.sum(scores, axis=1, where=~positive)  # Eq. 22
 
-    used = q_neg > 0
+    used = q_neg != 0
     losses = constant - jnp.log(q_pos / jnp.where(used, q_neg, 1))
     return jnp.sum(losses, where=used) / jnp.maximum(jnp.sum(used), 1)  # Eq. 23
 

@@ -158,8 +158,8 @@ def _add_strip(
         )
         return sums, (e_sr, e_hr, positive)
 
-    (q_pos, q_neg, positives), kept = lax.scan(compare, jnp.zeros_like(cut, shape=(3, len(cut))), tiles)
-    used = q_neg > 0
+    (q_pos, q_neg, positives), kept = lax.scan(compare, jnp.zeros_like(sr, shape=(3, len(sr))), tiles)
+    used = q_neg != 0  # NaN is used, and seen
     q_neg = jnp.where(used, q_neg, 1)
     slope_pos = jnp.where(used, plan.k_pos / q_pos, 0)[:, None]
     slope_neg = jnp.where(used, -plan.k_neg / q_neg, 0)[:, None]

@@ -37,11 +37,13 @@ from decloss_jax.workdir.claim import PATH_FIELDS, REPORTING_FIELDS
 
 # Fields that --set cannot change, and what to do instead.
 FIXED_FIELDS = {"seed": "give --seeds", "model.scale": "leave it: the paper's numbers are for 4"}
-# Not set, they do what was done before they came: left out of the hash, so that it stays what it was.
-LATER_FIELDS = {"gradient_clip_norm"}
-
 # Blocks of a config that only these terms read.
-TERM_BLOCKS = {"perceptual": {"perceptual"}, "decloss": {"decloss"}, "discriminator": {"gan", "ragan"}}
+TERM_BLOCKS = {
+    "perceptual": {"perceptual"},
+    "decloss": {"decloss"},
+    "discriminator": {"gan", "ragan"},
+    "ranker": {"rank_content"},
+}
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def import_config(name: str) -> ModuleType:
         UserError: it is in neither, as when the package alone was installed.
     """
     places = (Path(decloss_jax.__file__).parents[1], Path.cwd())
-    place = next((place for place in places if (place / "configs" / f"{name}.py").is_file()), None)
+    place = next((each for each in places if (each / "train.py").is_file()), None)
     if place is None:
         checks.fail(
             f"configs/{name}.py",
@@ -108,7 +110,7 @@ def import_config(name: str) -> ModuleType:
             remedy="run the command in a checkout, the folder that holds train.py and configs/",
         )
     if str(place) not in sys.path:
-        sys.path.insert(0, str(place))
+        sys.path.append(str(place))
     return importlib.import_module("configs." + name.replace("/", "."))
 
 
@@ -148,9 +150,7 @@ def computing_fields(config: ConfigDict) -> dict[str, Any]:
     fields = {
         name: value
         for name, value in flatten(config.to_dict()).items()
-        if name not in REPORTING_FIELDS
-        and name.partition(".")[0] not in idle
-        and (name not in LATER_FIELDS or value is not None)
+        if name not in REPORTING_FIELDS and name.partition(".")[0] not in idle
     }
     return without_paths(fields)
 

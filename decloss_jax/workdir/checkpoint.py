@@ -121,8 +121,8 @@ class StageCheckpoints:
             replacing: the step is there, and its evaluation is finished now; the same on all processes.
 
         Raises:
-            OSError: the system refused to write, as on a full disk, this step or the one before; the steps
-                that are finished are untouched.
+            OSError: the system refused to write this step or the one before, as on a full disk. The other
+                finished steps are untouched; a step that is replaced may be lost.
         """
         self.finish()
         if step in self._manager.all_steps() and not replacing:
@@ -175,8 +175,9 @@ class StageCheckpoints:
         try:
             self.finish()
         finally:
-            self._manager.close()
             self._thread.shutdown()
+            with system_errors(self.directory):  # Orbax raises an error of a background save once more
+                self._manager.close()
 
 
 def room_for(state: Any) -> int:

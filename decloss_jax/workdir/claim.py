@@ -28,7 +28,14 @@ REPORTING_FIELDS = (
 )
 
 # Paths: another way to the same place is no other config.
-PATH_FIELDS = ("data.root", "data.validation_root", "perceptual.weights_file")
+PATH_FIELDS = (
+    "init_from",
+    "data.root",
+    "data.validation_root",
+    "perceptual.weights_file",
+    "discriminator.init_from",
+    "ranker.weights_file",
+)
 
 
 class StopRequest:

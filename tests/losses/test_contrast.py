@@ -193,6 +193,12 @@ def test_compiled_loops_have_a_known_length():
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_spatial_contrast_of_nan_is_nan(form):
+    sr, hr = random_patches(9, 30, 6)
+    assert np.isnan(form(jnp.asarray(sr).at[3, 2].set(np.nan), hr, **OPTIONS))
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("patches", [1, 10])
 def test_spatial_contrast_is_zero_without_negatives(form, patches):
     sr, hr = random_patches(1, patches, 6)

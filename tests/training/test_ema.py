@@ -10,7 +10,7 @@ from decloss_jax.host import parallel
 from decloss_jax.models import build_model
 from decloss_jax.training.optim import build_optimizer
 from decloss_jax.training.state import abstract_state
-from decloss_jax.workdir.checkpoint import StageCheckpoints, load_generator
+from decloss_jax.workdir.checkpoint import StageCheckpoints, load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_checkpoints_keep_the_average_and_hand_it_out(trained, tmp_path):
         restored = saved.restore(9, abstract, parallel.replicated(mesh))
     for ours, expected in zip(jax.tree.leaves(restored), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(ours, expected)
-    _, params, description = load_generator(tmp_path)
+    _, params, description = load_checkpoint(tmp_path)
     assert description["params"] == "ema"
     for ours, expected in zip(jax.tree.leaves(params), jax.tree.leaves(state.ema), strict=True):
         np.testing.assert_array_equal(ours, expected)

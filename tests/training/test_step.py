@@ -107,6 +107,7 @@ def test_compiled_step_gathers_the_mini_patches_and_nothing_else(scope, gathers)
     """
     config = small_config()
     config.decloss.scope = scope
+    config.decloss.tile_size = 8  # of 16 anchors a device
     step, state, mesh = prepare(config, 8)
     hlo = jax.jit(step).lower(state, parallel.shard_batch(crops(0), mesh)).compile().as_text()
     found = re.findall(r"= (\S+) all-gather(?:-start)?\(", hlo)
@@ -116,6 +117,9 @@ def test_compiled_step_gathers_the_mini_patches_and_nothing_else(scope, gathers)
         assert math.prod(shape) == 2 * 8 * (32 // 8) ** 2 * (8 * 8 * 3)  # 2 P D
     assert "all-to-all" not in hlo
     assert "collective-permute" not in hlo
+    loops = [line for line in hlo.splitlines() if " while(" in line]
+    assert loops
+    assert all("known_trip_count" in loop for loop in loops)  # the host waits for none of them
 
 
 def test_decloss_term_of_one_device_has_no_loop_for_few_mini_patches():
@@ -193,7 +197,7 @@ def test_build_terms_refuses():
     with pytest.raises(checks.UserError, match="at least one weight"):
         build_terms(config, "finetune", mesh)
     config.finetune.weights = base.loss_weights(l1=1.0, wgan=1.0)
-    with pytest.raises(checks.UserError, match=r"one of l1, perceptual, decloss, gan, ragan, got .wgan"):
+    with pytest.raises(checks.UserError, match=r"one of l1, perceptual, decloss, rank_content, gan, ragan, got .wgan"):
         build_terms(config, "finetune", mesh)
 
 

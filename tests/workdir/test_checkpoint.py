@@ -1,5 +1,8 @@
 """Checkpoints: what is kept, what is noticed, what comes back."""
 
+import resource
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,3 +140,32 @@ def test_a_bit_flip_in_any_file_is_noticed(tmp_path):
         path.write_bytes(content)
     assert checkpoint.find_damage(directory) is None
     assert jnp.isfinite(load_checkpoint(tmp_path)[1]["conv_first"]["kernel"]).all()
+
+
+@pytest.mark.parametrize("noticed_by", ["save", "finish", "end"])
+def test_an_error_of_the_disk_in_the_background_is_an_os_error(tmp_path, monkeypatch, noticed_by):
+    """The disk is full only after the save has begun; here no file may become larger."""
+    monkeypatch.setattr(checkpoint.files, "check_room", lambda *_: None)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    state = {"weights": jax.random.normal(jax.random.key(0), (256, 256))}
+
+    def save_all():
+        with StageCheckpoints(tmp_path, "pretrain", config=CONFIG) as saved:
+            saved.save(1, state, None)
+            saved.finish()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+            saved.save(2, state, None)
+            if noticed_by == "save":
+                saved.save(3, state, None)
+            if noticed_by == "finish":
+                saved.finish()
+
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            save_all()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert steps_of(tmp_path) == [1]
+    assert checkpoint.find_damage(tmp_path / "checkpoints" / "pretrain" / "1") is None
