@@ -1,4 +1,4 @@
-"""The request for results that are the same bit for bit on GPUs."""
+"""Requests bit-for-bit reproducible results on GPUs."""
 
 import os
 from typing import Any
@@ -7,9 +7,9 @@ FLAG = "--xla_gpu_exclude_nondeterministic_ops=true"
 
 
 def request(config: Any) -> None:
-    """Adds XLA's flag to XLA_FLAGS where `config.deterministic`; to be called before JAX starts its backend.
+    """Adds XLA's flag to XLA_FLAGS if `config.deterministic`; call it before JAX starts its backend.
 
-    XLA then uses no GPU kernel that sums in no fixed order, which costs speed. On a CPU nothing changes.
+    XLA then avoids GPU kernels that sum in an arbitrary order, which costs speed. On a CPU nothing changes.
     """
     given = os.environ.get("XLA_FLAGS", "")
     if config.deterministic and FLAG not in given:

@@ -246,8 +246,8 @@ OUTSIDE = "../{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
     ("change", "words"),
     [
         (text("features.json", "{"), "JSONDecodeError"),
-        (text("features.json", "[]"), "which is no object"),
-        (text("features.json", DEEP), "too many brackets"),
+        (text("features.json", "[]"), "which is not an object"),
+        (text("features.json", DEEP), "nested too deeply"),
         (text("dataset_info.json", "{}"), "Invalid version"),
         (text("dataset_info.json", '{"version": NaN}'), "NaN, which is not JSON"),
         (pipe("features.json"), "a pipe or a device"),
