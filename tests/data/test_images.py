@@ -334,7 +334,7 @@ def test_read_image_looks_only_for_the_formats_that_it_names(tmp_path, form, mon
     Image.fromarray(RGB).save(tmp_path / "a.png", form)
     with Image.open(tmp_path / "a.png") as image:
         assert image.format == form
-    with pytest.raises(UserError, match=r"a.png: expected a readable image .*none of PNG, JPEG"):
+    with pytest.raises(UserError, match=r"a.png: expected a readable image .*none of the formats PNG, JPEG"):
         read_image(tmp_path / "a.png")
 
 

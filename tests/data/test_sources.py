@@ -189,7 +189,7 @@ def test_build_source_names_pictures_of_other_kinds(tmp_path, write_images, caps
     write_images("set/HR", ["a.png", "b.jfif"])
     (tmp_path / "set" / "HR" / "c.gif").touch()
     assert [pair.name for pair in list_images(tmp_path / "set")] == ["a", "b"]
-    assert "HR: c.gif left out" in capsys.readouterr().err
+    assert "HR: ignored c.gif; only" in capsys.readouterr().err
     (tmp_path / "HR").mkdir()
     (tmp_path / "HR" / "d.heic").touch()
     with pytest.raises(UserError, match=r"got none in .*, only d\.heic"):
