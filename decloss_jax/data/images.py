@@ -74,9 +74,9 @@ OTHER_SUFFIXES = (
 
 GRAY_STEPS = {"L;2": 85, "L;4": 17}  # layout of a PNG -> 255 over its largest gray
 
-# A picture may have up to 23,170 x 23,170 pixels: 4,096 x 4,096 in a file of any size, and beyond that 512 for
-# each byte (deflate packs at most 344 RGB pixels into one). So a tiny file that claims many pixels is refused
-# before it is decoded.
+# A picture may have up to 23,170 x 23,170 pixels: 4,096 x 4,096 in a file of any size, and in a larger file
+# 512 for each byte (deflate packs at most 344 RGB pixels into one). So a tiny file that claims many pixels is
+# refused before it is decoded.
 PIXEL_LIMIT = 2**29
 PIXELS_IN_ANY_FILE = 2**24
 PIXELS_PER_BYTE = 512
