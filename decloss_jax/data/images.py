@@ -181,7 +181,7 @@ def file_size(source: Path | io.BytesIO) -> int:
 
 
 def accept_large_images() -> None:
-    """Raises Pillow's pixel limit to that of `open_image` and silences its warnings, in the whole process.
+    """Sets Pillow's pixel limit to that of `open_image` and silences its warnings, in the whole process.
 
     Only programs may call it, not the package. Pillow's own limit is a third of ours.
     """
