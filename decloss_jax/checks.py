@@ -1,4 +1,4 @@
-"""Checks of what users hand in, and the one place that words such errors.
+"""Checks of user input, and the one place that words the errors.
 
 Every message has one pattern: subject, expected, got, what to change. The command line prints it as one
 sentence and exits with status 2; anything that is not a `UserError` is a bug and keeps its traceback.
@@ -9,15 +9,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 Entry = TypeVar("Entry")
-LONGEST_GOT = 2000  # characters of what was got, which a file may decide
+LONGEST_GOT = 2000  # characters; a file can hold a longer value
 
 
 class UserError(ValueError):
-    """A mistake in what the user handed in; its text is one sentence that says how to mend it."""
+    """A user's mistake; its text is one sentence that says how to correct it."""
 
 
 def fail(subject: str, *, expected: str, got: object, remedy: str) -> NoReturn:
-    """Raises `UserError` with the house's pattern: subject, expected, got, what to change."""
+    """Raises `UserError` with a message of the pattern: subject, expected, got, what to change."""
     found = str(got)
     found = found if len(found) <= LONGEST_GOT else f"{found[:LONGEST_GOT]} ..."
     raise UserError(f"{subject}: expected {expected}, got {found}; {remedy}.")
@@ -30,7 +30,7 @@ def check(condition: bool, subject: str, *, expected: str, got: object, remedy: 
 
 
 def check_images(name: str, images: Any, channels: int | None = None) -> None:
-    """Raises `UserError` unless `images` has the shape [N,H,W,C], with `channels` channels where given."""
+    """Raises `UserError` unless `images` has the shape [N,H,W,C], with `channels` channels if given."""
     shape = tuple(images.shape)
     wanted = "[N,H,W,C]" if channels is None else f"[N,H,W,{channels}]"
     fits = len(shape) == 4 and (channels is None or shape[-1] == channels)
@@ -50,7 +50,7 @@ def check_uint8_image(name: str, image: Any) -> None:
         name,
         expected="uint8 of shape [H,W,3]",
         got=f"{image.dtype} of shape {list(image.shape)}",
-        remedy="quantize with decloss_jax.ops.quantize.to_uint8 and hand in one image at a time",
+        remedy="quantize with decloss_jax.ops.quantize.to_uint8 and pass one image at a time",
     )
 
 
@@ -61,7 +61,7 @@ def check_same_shape(name: str, array: Any, other_name: str, other: Any) -> None
         f"{name} and {other_name}",
         expected="equal shapes",
         got=f"{list(array.shape)} and {list(other.shape)}",
-        remedy=f"crop or resize one of them so that each pixel of {name} has its partner",
+        remedy="crop or resize one of them so that their shapes match",
     )
 
 
@@ -88,13 +88,13 @@ def check_range(name: str, value: float, low: float, high: float = float("inf"))
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
-    """Returns " (nearest: x)" for the candidate most like `name`, or an empty text."""
+    """Returns " (nearest: x)" for the candidate most similar to `name`, or an empty string."""
     close = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.5)
     return f" (nearest: {close[0]})" if close else ""
 
 
 def look_up(table: Mapping[Any, Entry], name: Any, kind: str) -> Entry:
-    """Returns `table[name]`; raises `UserError` with the list of names where there is none."""
+    """Returns `table[name]`; raises `UserError` with the list of names if it is missing."""
     if name not in table:
         fail(
             kind,

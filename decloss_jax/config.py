@@ -1,4 +1,4 @@
-"""Configs: the file that makes one, and the fields that a command line changes."""
+"""Loads config files, and overrides their fields from the command line."""
 
 import runpy
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ def load_config(path: Path) -> "ConfigDict":
     """Runs a config file, a Python program, and returns what its `get_config()` returns.
 
     Raises:
-        UserError: no such file, or one that makes no config.
+        UserError: no such file, or a file that does not return a config.
     """
     checks.check(
         path.is_file(),
@@ -54,21 +54,21 @@ def load_config(path: Path) -> "ConfigDict":
         str(path),
         expected="a get_config() that returns a ConfigDict",
         got=f"{type(config).__name__}",
-        remedy="begin as the files in configs/ do",
+        remedy="follow the files in configs/",
     )
     return config
 
 
 def override(config: "ConfigDict", settings: Iterable[str], *, option: str) -> dict[str, Any]:
-    """Sets fields of a config as a command line says; returns what was set.
+    """Sets fields of a config from the command line; returns the values that were set.
 
     Args:
         config: changed in place.
-        settings: "field=value" texts; a value is read by the type of its field, as ml_collections does.
-        option: what the command line writes before a field, for messages: "--config." or "--set ".
+        settings: "field=value" strings; ml_collections parses each value by the type of its field.
+        option: the prefix of a field on the command line, for messages: "--config." or "--set ".
 
     Raises:
-        UserError: a text without an equals sign, an unknown field, or a value of another type.
+        UserError: a setting without an equals sign, an unknown field, or a value of another type.
     """
     from absl import flags
     from ml_collections import config_flags

@@ -11,7 +11,7 @@ def random_crop(
     """Cuts the same random square out of both images, at a whole LR pixel; every place is equally likely.
 
     Args:
-        rng: decides the place.
+        rng: chooses the place.
         low: [h,w,C].
         hr: [s h,s w,C].
         scale: s.
@@ -35,7 +35,7 @@ def random_symmetry(
     """Applies one of the eight symmetries of the square to both images: flips and quarter turns.
 
     Args:
-        rng: decides; each of the eight is equally likely.
+        rng: chooses the symmetry; each of the eight is equally likely.
         low: [h,h,C].
         hr: [s h,s h,C].
 
@@ -53,8 +53,8 @@ def random_symmetry(
 
 
 def copy_pixels(source: np.ndarray, target: np.ndarray) -> None:
-    """Copies [H,W,3] uint8 into an array of the same shape; the views of turned images take little longer.
+    """Copies [H,W,3] uint8 into an array of the same shape; views of turned images take little longer.
 
-    A pixel is moved as one item: byte by byte, NumPy takes three times as long where columns are turned.
+    Each pixel is copied as one item: byte by byte, NumPy takes three times as long for mirrored columns.
     """
     target.view(PIXEL)[...] = source.view(PIXEL)

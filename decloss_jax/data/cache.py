@@ -1,9 +1,9 @@
 """Decodes images once into memory-mapped files, so that a crop costs no decoding.
 
-The files of a pair are called by a digest of what they were made from: a pair that changes gets new files,
-and no name of the user's reaches the file system. A file appears whole or not at all, and one process at a
-time writes, so that neither a killed process nor a second one does harm. The folder may be deleted at any
-time; files of images that have changed stay in it until then.
+The files of a pair are named by a digest of their sources: a pair that changes gets new files, and no name
+from the user reaches the file system. Writes are atomic, and one process at a time writes, so that neither a
+killed process nor a second one does harm. The folder may be deleted at any time; until then it keeps the
+files of images that have changed.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ import numpy as np
 from decloss_jax import checks
 from decloss_jax.data.images import DECODERS
 from decloss_jax.data.pairs import ImagePair
-from decloss_jax.host import console, files
-from decloss_jax.host.files import locked, regular, remove_abandoned, write_atomically
+from decloss_jax.host import console
+from decloss_jax.host.files import expand, locked, regular, remove_abandoned, write_atomically
 
-FORMAT = 1  # raise it when images are decoded, or LR images made, in another way
+FORMAT = 1  # raise it when the decoding, or the making of LR images, changes
 PROGRESS_FROM = 50  # pairs to decode; fewer take seconds
 PAIR_OVERHEAD = 2 * 4096  # bytes on disk beyond the pixels: headers and the last block of both files
 
@@ -39,7 +39,7 @@ class DecodedImage:
 
     def map(self) -> np.ndarray:
         """Maps the file, read only."""
-        # A third of np.memmap's time, of which a crop would be half. The map lives as long as the array.
+        # Takes a third of np.memmap's time, which would be half that of a crop. The array keeps the map open.
         with open(self.file, "rb") as stream:
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
         return np.frombuffer(mapped, np.uint8, offset=self.offset).reshape(self.shape)
@@ -53,7 +53,7 @@ class PairedImages:
 
     Attributes:
         scale: s.
-        names: of the pairs, in the order of the source.
+        names: names of the pairs, in the order of the source.
         stored: (LR image, HR image) of each pair.
     """
 
@@ -86,14 +86,14 @@ def open_cache(pairs: Sequence[ImagePair], *, scale: int, cache_dir: str | Path)
     Args:
         pairs: from `sources.build_source`.
         scale: s.
-        cache_dir: folder of the decoded images (about 3 bytes per HR pixel), made when missing; data sets,
+        cache_dir: folder of the decoded images (about 3 bytes per HR pixel), created if missing; data sets,
             scales and processes may share it.
 
     Raises:
-        UserError: an image, by name, that cannot be read, an LR image whose size does not fit, or a folder
+        UserError: an image that cannot be read (by name), an LR image whose size does not fit, or a folder
             that cannot be written to or has no room.
     """
-    folder = cache_folder(cache_dir)
+    folder = expand(cache_dir).absolute()
     files = [pair_files(folder, pair, scale) for pair in pairs]
     found = [open_pair(*pair) for pair in files]
     if None in found:
@@ -113,19 +113,6 @@ def open_cache(pairs: Sequence[ImagePair], *, scale: int, cache_dir: str | Path)
     )
 
 
-def cache_folder(cache_dir: str | Path) -> Path:
-    """Returns the absolute path of the cache; raises `UserError` for a home folder that is not there."""
-    try:
-        return files.expand(cache_dir).absolute()
-    except RuntimeError as error:
-        checks.fail(
-            "data.cache_dir",
-            expected="a folder",
-            got=f"{str(cache_dir)!r} ({error})",
-            remedy="set --config.data.cache_dir to a folder that can be written to",
-        )
-
-
 def pair_files(folder: Path, pair: ImagePair, scale: int) -> tuple[Path, Path]:
     """Returns the (LR file, HR file) of a pair in the cache."""
     made_from = (FORMAT, scale, pair.hr.identity(), pair.low and pair.low.identity())
@@ -134,7 +121,7 @@ def pair_files(folder: Path, pair: ImagePair, scale: int) -> tuple[Path, Path]:
 
 
 def open_pair(low_file: Path, hr_file: Path) -> tuple[DecodedImage, DecodedImage] | None:
-    """Opens a pair of the cache; None where one of its images is missing or damaged."""
+    """Opens a pair of the cache; None if one of its images is missing or damaged."""
     try:
         return open_decoded(low_file), open_decoded(hr_file)
     except Exception:  # a damaged header fails in many ways
@@ -142,7 +129,7 @@ def open_pair(low_file: Path, hr_file: Path) -> tuple[DecodedImage, DecodedImage
 
 
 def open_decoded(file: Path) -> DecodedImage:
-    """Opens an image of the cache; raises an error of any kind where there is none, or a damaged one."""
+    """Opens an image of the cache; raises an error of any kind if it is missing or damaged."""
     image = np.load(regular(file), mmap_mode="r", allow_pickle=False)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"{file} holds {image.dtype} {image.shape}")
@@ -172,7 +159,7 @@ def decode(missing: Sequence[tuple[ImagePair, tuple[Path, Path]]], scale: int) -
             write_array(file, image)
 
     with show_progress(len(missing)) as advance, ThreadPoolExecutor(DECODERS) as pool:
-        for _ in pool.map(decode_pair, missing):  # an error takes the pairs behind it off the list
+        for _ in pool.map(decode_pair, missing):  # an error cancels the pairs after it
             advance()
 
 
@@ -184,13 +171,13 @@ def write_array(file: Path, array: np.ndarray) -> None:
 
 
 def say_waiting(folder: Path) -> None:
-    """Tells why nothing happens."""
+    """Tells the user why the process waits."""
     console.say(f"waiting for another process that decodes images into {folder}")
 
 
 @contextlib.contextmanager
 def refuse_unwritable(folder: Path, field: str = "data.cache_dir") -> Iterator[None]:
-    """Makes the folder of a config's field, and words a failure to write into it for the user."""
+    """Creates the folder of a config field; a failure to write into it becomes a `UserError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -205,7 +192,7 @@ def refuse_unwritable(folder: Path, field: str = "data.cache_dir") -> Iterator[N
 
 @contextlib.contextmanager
 def show_progress(total: int):
-    """Shows how far decoding has come where that takes longer; yields the function to call for each pair."""
+    """Shows the progress of decoding many images; yields the function to call after each pair."""
     if total < PROGRESS_FROM:
         yield lambda: None
         return

@@ -1,4 +1,4 @@
-"""Tells what is wrong with folders of images, file by file, before training trips over it."""
+"""Finds the faults of image folders, file by file, before training fails on them."""
 
 import hashlib
 from collections import Counter
@@ -21,14 +21,14 @@ from decloss_jax.data.pairs import check_sizes
 from decloss_jax.host import console
 from decloss_jax.host.files import expand
 
-SCALES = (2, 3, 4, 8)  # whose LR folders are looked for
+SCALES = (2, 3, 4, 8)  # scales whose LR folders are checked
 ALL_LAYOUTS = tuple(dict.fromkeys(LAYOUTS["train"] + LAYOUTS["validation"]))
 KINDS = ("unpaired", "unreadable", "wrong mode", "wrong size", "duplicate")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with one file; `kind` is one of `KINDS`."""
+    """One fault of one file; `kind` is one of `KINDS`."""
 
     file: Path
     kind: str
@@ -40,7 +40,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What a check has seen: the number of image files, and what is wrong with them."""
+    """The result of a check: the number of image files, and their faults."""
 
     images: int
     findings: list[Finding]
@@ -55,7 +55,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Folder:
-    """HR files of one layout, and its LR folders with the scales that they may be of."""
+    """HR files of one layout, and its LR folders with their possible scales."""
 
     hr_files: list[Path]
     low: dict[Path, list[int]]
@@ -63,19 +63,19 @@ class Folder:
 
 @dataclass(frozen=True)
 class Content:
-    """What is kept of a decoded image."""
+    """The shape and digest of a decoded image."""
 
     shape: tuple[int, ...]
     digest: bytes
 
 
 def check_data(roots: Iterable[str | Path]) -> Report:
-    """Checks every image of the roots: is it readable, is it paired, do the two sizes fit, is it there twice.
+    """Checks that every image of the roots is readable, paired, of a fitting size, and not a duplicate.
 
-    Whatever there is of `folder.LAYOUTS` is checked, with the LR images of all `SCALES`.
+    All layouts of `folder.LAYOUTS` that exist are checked, with the LR images of all `SCALES`.
 
     Args:
-        roots: folders as `data.root`, `data.validation_root` and `evaluate.py --data` take them.
+        roots: folders for `data.root`, `data.validation_root` or `evaluate.py --data`.
 
     Raises:
         UserError: a root that does not exist, or holds no image in any layout.
@@ -92,7 +92,7 @@ def check_data(roots: Iterable[str | Path]) -> Report:
 
 
 def find_folders(root: Path) -> list[Folder]:
-    """Lists the layouts of a root that hold HR images; raises `UserError` where there is none."""
+    """Lists the layouts of a root that hold HR images; raises `UserError` if there is none."""
     check_folder(root, "folder to check")
     found: dict[tuple[int, int], Folder] = {}  # by device and inode: HR and hr may be the same folder
     for layout in ALL_LAYOUTS:
@@ -117,7 +117,7 @@ def list_files(folder: Folder) -> list[Path]:
 
 
 def find_other_pictures(folder: Folder) -> list[Finding]:
-    """Returns the pictures of a layout that are of a kind that is not read."""
+    """Returns the pictures of a layout whose format is not read."""
     places = dict.fromkeys((folder.hr_files[0].parent, *folder.low))
     return [
         Finding(file, "unreadable", f"is left out, as only {', '.join(IMAGE_SUFFIXES)} are read")
@@ -127,7 +127,7 @@ def find_other_pictures(folder: Folder) -> list[Finding]:
 
 
 def read_contents(files: list[Path]) -> tuple[dict[Path, Content], list[Finding]]:
-    """Decodes every file, several at a time; of an image, only shape and digest are kept."""
+    """Decodes every file, several at a time, and keeps only the shape and the digest."""
 
     def read(file: Path) -> Content | Finding:
         try:
@@ -153,7 +153,7 @@ def read_contents(files: list[Path]) -> tuple[dict[Path, Content], list[Finding]
 
 
 def is_decodable(file: Path) -> bool:
-    """Tells whether a refused image is whole: then it is the kind of its pixels that was refused."""
+    """Tells whether a refused image can be decoded; if so, it was refused for its kind of pixels."""
     try:
         with open_image(file) as image:
             image.load()
@@ -163,20 +163,20 @@ def is_decodable(file: Path) -> bool:
 
 
 def check_pairs(folder: Folder, contents: dict[Path, Content]) -> list[Finding]:
-    """Returns the files of a layout that have no partner, or one of another size than theirs over s."""
-    _, doubles = match_files(folder.hr_files, None, SCALES[0])
-    findings = [Finding(file, "unpaired", problem) for file, problem in doubles.items()]
+    """Returns the files of a layout that have no partner, or a partner of the wrong size."""
+    _, duplicates = match_files(folder.hr_files, None, SCALES[0])
+    findings = [Finding(file, "unpaired", problem) for file, problem in duplicates.items()]
     for low_folder, scales in folder.low.items():
         by_scale = [check_low_folder(folder.hr_files, low_folder, scale, contents) for scale in scales]
-        # Of a folder whose name has no scale, the one that fits best is meant.
-        findings += [finding for finding in min(by_scale, key=len) if finding.file not in doubles]
+        # If the folder's name has no scale, the scale with the fewest findings is taken.
+        findings += [finding for finding in min(by_scale, key=len) if finding.file not in duplicates]
     return findings
 
 
 def check_low_folder(
     hr_files: list[Path], low_folder: Path, scale: int, contents: dict[Path, Content]
 ) -> list[Finding]:
-    """Returns what does not fit between HR files and an LR folder of one scale."""
+    """Returns the mismatches between HR files and an LR folder of one scale."""
     partners, unpaired = match_files(hr_files, low_folder, scale)
     findings = [Finding(file, "unpaired", problem) for file, problem in unpaired.items()]
     for hr_file, low in partners.items():
@@ -189,7 +189,7 @@ def check_low_folder(
 
 
 def find_duplicates(contents: dict[Path, Content]) -> list[Finding]:
-    """Returns the files whose pixels are those of a file before."""
+    """Returns the files that have the same pixels as an earlier file."""
     first: dict[Content, Path] = {}
     for file, content in contents.items():
         first.setdefault(content, file)

@@ -1,9 +1,9 @@
-"""Finds pairs of HR and LR images in the folder layouts that people have.
+"""Finds pairs of HR and LR images in the common folder layouts.
 
-A layout is a folder of HR images and the folders where their LR images may lie; {s} is the scale. The first
-layout with an HR image in it counts. LR files are called as the HR file is, or with "x{s}" behind its stem
-(0001.png and 0001x4.png); the suffixes may differ. Without an LR folder, LR images are made from the HR ones.
-A folder LR without a scale in its name is taken for any scale; sizes that do not fit are refused when read.
+A layout is a folder of HR images and the possible folders of their LR images; {s} is the scale. The first
+layout with an HR image is used. LR files have the HR file's name, or its stem with the suffix "x{s}"
+(0001.png and 0001x4.png); the formats may differ. Without an LR folder, LR images are made from the HR ones.
+A folder LR without a scale in its name serves any scale; images of the wrong size are refused when read.
 """
 
 from dataclasses import dataclass
@@ -63,11 +63,11 @@ def find_pairs(root: Path, *, scale: int, split: str, field: str = "data.root") 
     Args:
         root: a folder with one of `LAYOUTS`.
         scale: s.
-        split: "train" or "validation"; [] where the layout has no validation images of its own.
-        field: what to call the folder in errors.
+        split: "train" or "validation"; returns [] if the layout has no validation images of its own.
+        field: name of the folder in errors.
 
     Raises:
-        UserError: no such folder, no training image in any layout (all tried are named), or HR and LR images
+        UserError: no such folder, no training image in any layout (all are named), or HR and LR images
             without their partners (by name).
     """
     layouts = checks.look_up(LAYOUTS, split, "split")
@@ -78,10 +78,10 @@ def find_pairs(root: Path, *, scale: int, split: str, field: str = "data.root") 
 
 
 def find_pairs_of_roots(roots: str, *, scale: int, split: str) -> list[ImagePair]:
-    """Lists the pairs of one split of `data.root`: one folder, or several with commas between, as in DF2K.
+    """Lists the pairs of one split of `data.root`: one folder, or several separated by commas, as for DF2K.
 
     Raises:
-        UserError: as `find_pairs`, or two roots with images of the same name.
+        UserError: as in `find_pairs`, or two roots with images of the same name.
     """
     pairs: dict[str, ImagePair] = {}
     for root in split_roots(roots):
@@ -91,25 +91,25 @@ def find_pairs_of_roots(roots: str, *, scale: int, split: str) -> list[ImagePair
                 "data.root",
                 expected="images of different names in its folders",
                 got=f"{pair.name} once more in {str(root)!r}",
-                remedy="rename the images of one folder (check-data finds images that are there twice)",
+                remedy="rename the images of one folder (check-data finds duplicates)",
             )
             pairs[pair.name] = pair
     return list(pairs.values())
 
 
 def split_roots(roots: str) -> list[Path]:
-    """Splits folders that are written with commas between."""
+    """Splits folders that are separated by commas."""
     return [expand(root.strip()) for root in roots.split(",")]
 
 
 def find_all_pairs(root: Path, *, scale: int, field: str) -> list[ImagePair]:
-    """Lists the pairs of a folder that is all for validation or measuring, such as a benchmark set's.
+    """Lists the pairs of a folder that serves only validation or evaluation, such as a benchmark set.
 
     Args:
-        root: a folder with HR/ and, if there, LRx{s}/, or another of `PLAIN_LAYOUTS`; of DIV2K's layouts the
-            validation images are taken.
+        root: a folder with HR/ and optionally LRx{s}/, or another of `PLAIN_LAYOUTS`; in DIV2K's layouts, the
+            validation images are used.
         scale: s.
-        field: what to call the folder in errors.
+        field: name of the folder in errors.
 
     Raises:
         UserError: no such folder, no image in any layout, or images without their partners.
@@ -124,7 +124,7 @@ def find_all_pairs(root: Path, *, scale: int, field: str) -> list[ImagePair]:
 def first_pairs(
     root: Path, layouts: tuple[Layout, ...], *, scale: int, split: str, field: str
 ) -> list[ImagePair]:
-    """Returns the pairs of the first layout that has images of the split; [] where none has."""
+    """Returns the pairs of the first layout that has images of the split; [] if none has."""
     check_folder(root, field)
     for layout in layouts:
         hr_files = list_images(root / layout.hr)
@@ -147,20 +147,20 @@ def find_low_folder(root: Path, layout: Layout, scale: int) -> Path | None:
 
 
 def name_other_pictures(folder: Path | None) -> None:
-    """Says which pictures of a folder are left out because of their kind."""
+    """Says which pictures of a folder are ignored because of their format."""
     others = list_other_pictures(folder) if folder else []
     if others:
-        console.say(f"{folder}: {name_some(others)} left out: of {', '.join(IMAGE_SUFFIXES)} alone are read")
+        console.say(f"{folder}: ignored {name_some(others)}; only {', '.join(IMAGE_SUFFIXES)} are read")
 
 
 def name_some(files: list[Path]) -> str:
-    """Names the first of some files."""
+    """Names the first few files, and counts the rest."""
     more = f" and {len(files) - LISTED_NAMES} more" if len(files) > LISTED_NAMES else ""
     return ", ".join(file.name for file in files[:LISTED_NAMES]) + more
 
 
 def belongs_to(file: Path, split: str) -> bool:
-    """Tells whether an HR file is of the split: in DIV2K's training folder by its number, elsewhere yes."""
+    """Tells whether an HR file belongs to the split; in DIV2K's training folder its number decides."""
     if file.parent.absolute().name != DIV2K_TRAINING_FOLDER:
         return True
     if not file.stem.isdecimal():
@@ -174,16 +174,16 @@ def match_files(
     """Matches HR files with the LR files of a folder by their stems.
 
     Returns:
-        The LR image of each HR file (none without a folder), and what is wrong, by file: two files of one
-        stem, or a file without its partner.
+        The LR image of each HR file (none without a folder), and the problem of each faulty file: the stem of
+        another file, or no partner.
     """
     hr_by_stem, problems = by_stem(hr_files)
     if low_folder is None:
         return {}, problems
 
-    low_by_stem, doubles = by_stem(list_images(low_folder))
-    problems |= doubles
-    # One habit for the whole folder: with HR files a and ax4, the LR file ax4 must not serve both.
+    low_by_stem, duplicates = by_stem(list_images(low_folder))
+    problems |= duplicates
+    # One ending for the whole folder: with HR files a and ax4, the LR file ax4 must not serve both.
     ending = f"x{scale}" if any(f"{stem}x{scale}" in low_by_stem for stem in hr_by_stem) else ""
     partners = {}
     for stem, file in hr_by_stem.items():
@@ -197,14 +197,14 @@ def match_files(
 
 
 def by_stem(files: list[Path]) -> tuple[dict[str, Path], dict[Path, str]]:
-    """Returns the first file of each stem, and what is wrong with the others."""
+    """Returns the first file of each stem, and the problem of the others."""
     first: dict[str, Path] = {}
     for file in files:
         first.setdefault(file.stem, file)
-    doubles = {
+    duplicates = {
         file: f"has the same name as {first[file.stem].name}" for file in files if first[file.stem] != file
     }
-    return first, doubles
+    return first, duplicates
 
 
 def check_folder(root: Path, field: str) -> None:
@@ -219,19 +219,19 @@ def check_folder(root: Path, field: str) -> None:
 
 
 def refuse_unpaired(folder: Path, problems: dict[Path, str]) -> NoReturn:
-    """Raises `UserError` with the first of the problems."""
+    """Raises `UserError` with the first few problems."""
     named = [f"{file.name} {problem}" for file, problem in list(problems.items())[:LISTED_NAMES]]
     more = f" and {len(problems) - LISTED_NAMES} more" if len(problems) > LISTED_NAMES else ""
     checks.fail(
         f"images of {folder}",
         expected="one LR image for each HR image",
         got=", ".join(named) + more,
-        remedy="add or remove files until all are paired, or take the LR folder away to have LR images made",
+        remedy="add or remove files until all are paired, or remove the LR folder to have LR images made",
     )
 
 
 def refuse_empty(root: Path, layouts: tuple[Layout, ...], field: str) -> NoReturn:
-    """Raises `UserError` with the folders that were looked into."""
+    """Raises `UserError` with the folders that were searched."""
     others = [file for layout in layouts for file in list_other_pictures(root / layout.hr)]
     found = f", only {name_some(others)}" if others else ""
     places = ", ".join(layout.hr if layout.hr != "." else "the folder itself" for layout in layouts)

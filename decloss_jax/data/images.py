@@ -1,6 +1,6 @@
-"""Reads image files as 8-bit RGB, the way people expect them to look, or refuses them by name.
+"""Reads image files as 8-bit RGB, as viewers show them, or refuses them by name.
 
-Files may come from strangers: `open_image` is the one place that opens them.
+Files may come from strangers; only `open_image` opens them.
 """
 
 import contextlib
@@ -30,13 +30,13 @@ from decloss_jax.data.tiff import (
 )
 from decloss_jax.host import files
 
-DECODERS = min(8, os.cpu_count() or 1)  # threads; each holds one image, and what is made of it
+DECODERS = min(8, os.cpu_count() or 1)  # threads; each holds one image and its results
 IMAGE_SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".mpo"),
     *(".bmp", ".dib", ".tif", ".tiff", ".webp"),
 )
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")  # Pillow has more, and runs ghostscript on an EPS
-# Endings of other pictures: in a folder they are named, not passed over in silence.
+# Endings of other formats: such files in a folder are reported, not ignored silently.
 OTHER_SUFFIXES = (
     *(".gif", ".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2", ".j2k", ".jpx", ".jxr", ".wdp", ".hdp"),
     *(
@@ -74,8 +74,9 @@ OTHER_SUFFIXES = (
 
 GRAY_STEPS = {"L;2": 85, "L;4": 17}  # layout of a PNG -> 255 over its largest gray
 
-# A picture may have 23,170 x 23,170 pixels; 4,096 x 4,096 in any file, and in a larger file more than deflate
-# packs into a byte: 344 of RGB. So a file of a few bytes that promises many pixels costs nothing.
+# A picture may have up to 23,170 x 23,170 pixels: 4,096 x 4,096 in a file of any size, and in a larger file
+# 512 for each byte (deflate packs at most 344 RGB pixels into one). So a tiny file that claims many pixels is
+# refused before it is decoded.
 PIXEL_LIMIT = 2**29
 PIXELS_IN_ANY_FILE = 2**24
 PIXELS_PER_BYTE = 512
@@ -84,7 +85,7 @@ PIXELS_PER_BYTE = 512
 def list_images(folder: Path) -> list[Path]:
     """Lists the image files directly in a folder, by name, without hidden ones; [] without a folder.
 
-    A link that leads nowhere, a pipe or a device is listed too, and refused by name when it is opened.
+    A broken link, a pipe or a device is listed too, and refused by name when it is opened.
     """
     if not folder.is_dir():
         return []
@@ -96,12 +97,12 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def is_other_picture(path: Path) -> bool:
-    """Tells by its ending whether a file is a picture of a kind that is not read."""
+    """Tells by its ending whether a file is a picture in a format that is not read."""
     return path.suffix.lower() in OTHER_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
 
 
 def list_other_pictures(folder: Path) -> list[Path]:
-    """Lists the pictures directly in a folder that are of a kind that is not read; [] without a folder."""
+    """Lists the pictures directly in a folder whose format is not read; [] without a folder."""
     return sorted(filter(is_other_picture, folder.iterdir())) if folder.is_dir() else []
 
 
@@ -110,8 +111,7 @@ def read_image(path: Path) -> np.ndarray:
 
     EXIF orientation is applied, gray is repeated three times, a palette is expanded, 16 bits are rounded to
     8. Transparency is refused unless every pixel is opaque: how a transparent pixel looks depends on a
-    background that the file does not name. Colour profiles are not applied; of several frames the first is
-    read.
+    background that the file does not name. Colour profiles are not applied; only the first frame is read.
 
     Args:
         path: a PNG, JPEG, BMP, TIFF or WebP file.
@@ -120,14 +120,14 @@ def read_image(path: Path) -> np.ndarray:
         [H,W,3] uint8.
 
     Raises:
-        UserError: the file, by name, cannot be read, has transparent pixels or pixels of another kind (CMYK,
+        UserError: the file cannot be read, or has transparent pixels or pixels of another kind (CMYK,
             floating point, 16-bit colour in planes).
     """
     return decode_image(path, str(path))
 
 
 def decode_image(source: Path | io.BytesIO, name: str) -> np.ndarray:
-    """Decodes an image file or its bytes as `read_image` does; `name` stands for it in errors."""
+    """Decodes an image file or its bytes as `read_image` does; errors call it `name`."""
     with refuse_unreadable(name):
         pixels = decode_pixels(source)
     if pixels.dtype == np.uint16:
@@ -137,21 +137,21 @@ def decode_image(source: Path | io.BytesIO, name: str) -> np.ndarray:
 
 
 def count_pixels(source: Path | io.BytesIO, name: str) -> int:
-    """Returns H W of an image file or its bytes, from the header alone; `name` stands for it in errors."""
+    """Returns H W of an image file or its bytes, from the header alone; errors call it `name`."""
     with refuse_unreadable(name), open_image(source) as image:
         return image.width * image.height
 
 
 @contextlib.contextmanager
 def open_image(source: Path | io.BytesIO) -> Iterator[ImageFile.ImageFile]:
-    """Opens an image of one of `FORMATS`, whatever its file is called, without decoding it.
+    """Opens an image of one of `FORMATS`, for any file name, without decoding it.
 
-    Pillow gets an open file, never a path: it would map an uncompressed TIFF whose orientation exchanges
-    height and width into memory with the sides exchanged, which scrambles the pixels.
+    Pillow gets an open file, never a path: from a path it would memory-map an uncompressed TIFF whose
+    orientation exchanges height and width with the sides exchanged, which scrambles the pixels.
 
     Raises:
-        ValueError: more pixels than are read of a file of its size, or a kind of TIFF that is not read.
-        Exception: of many kinds, from Pillow; `refuse_unreadable` words both.
+        ValueError: more pixels than the limit for the file's size, or a kind of TIFF that is not read.
+        Exception: many kinds, from Pillow; `refuse_unreadable` turns both into a `UserError`.
     """
     size = file_size(source)
     with contextlib.ExitStack() as stack:
@@ -168,22 +168,22 @@ def open_image(source: Path | io.BytesIO) -> Iterator[ImageFile.ImageFile]:
         most = min(PIXEL_LIMIT, max(PIXELS_IN_ANY_FILE, PIXELS_PER_BYTE * size))
         if image.width * image.height > most:
             raise ValueError(
-                f"{image.width} x {image.height} pixels, where at most {most:,} are read of {size:,} bytes"
+                f"{image.width} x {image.height} pixels, more than the {most:,} allowed for {size:,} bytes"
             )
         yield image
 
 
 def file_size(source: Path | io.BytesIO) -> int:
-    """Returns the bytes of a file, or of one in memory; raises `OSError` for a pipe or a device."""
+    """Returns the size in bytes of a file, or of one in memory; raises `OSError` for a pipe or a device."""
     if isinstance(source, io.BytesIO):
         return source.getbuffer().nbytes
     return files.regular(source).stat().st_size
 
 
 def accept_large_images() -> None:
-    """Lets Pillow, in the whole process, open what `open_image` accepts, and say nothing of its own.
+    """Sets Pillow's pixel limit to that of `open_image` and silences its warnings, in the whole process.
 
-    For programs, not for the package: Pillow's own limit is a third of ours.
+    Only programs may call it, not the package. Pillow's own limit is a third of ours.
     """
     Image.MAX_IMAGE_PIXELS = PIXEL_LIMIT
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -191,28 +191,28 @@ def accept_large_images() -> None:
 
 @contextlib.contextmanager
 def refuse_unreadable(name: str) -> Iterator[None]:
-    """Words what goes wrong inside Pillow as a `UserError` about the image `name`."""
+    """Turns errors from Pillow into a `UserError` about the image `name`."""
     try:
         yield
         return
     except checks.UserError:
         raise
     except UnidentifiedImageError:
-        problem = f"a damaged file, or none of {', '.join(FORMATS)}"
+        problem = f"a damaged file, or one in none of the formats {', '.join(FORMATS)}"
     except Exception as error:  # Pillow's decoders raise errors of many kinds on damaged files
         problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
     checks.fail(
         name,
         expected="a readable image with gray or RGB pixels",
         got=problem,
-        remedy="replace the file, convert it to 8-bit RGB, or take it out of the folder",
+        remedy="replace the file, convert it to 8-bit RGB, or remove it from the folder",
     )
 
 
 def decode_pixels(source: Path | io.BytesIO) -> np.ndarray:
-    """Decodes and turns an image: [H,W,3] or, with alpha, [H,W,4]; uint8 or uint16.
+    """Decodes an image and turns it upright: [H,W,3] or, with alpha, [H,W,4]; uint8 or uint16.
 
-    A colour that the file names as transparent becomes an alpha where a pixel has it, and nothing elsewhere.
+    If the file names a transparent colour, there is an alpha channel only if some pixel has that colour.
     """
     with open_image(source) as image:
         layout = sixteen_bit_layout(image)
@@ -220,10 +220,10 @@ def decode_pixels(source: Path | io.BytesIO) -> np.ndarray:
 
 
 def decode_8_bits(image: ImageFile.ImageFile) -> np.ndarray:
-    """Decodes and turns an image of at most 8 bits per channel."""
+    """Decodes and turns an image with at most 8 bits per channel."""
     key = image.info.get("transparency")
     if isinstance(key, int) and image.tile and image.tile[0].args in GRAY_STEPS:
-        # Pillow spreads 2 and 4 bits of gray over 0..255, but not the gray that is transparent.
+        # Pillow scales gray of 2 and 4 bits to 0..255, but not the transparent gray value.
         image.info["transparency"] = key * GRAY_STEPS[image.tile[0].args]
     upright = turn_upright(image)
     if upright.has_transparency_data:
@@ -237,11 +237,11 @@ def decode_8_bits(image: ImageFile.ImageFile) -> np.ndarray:
 
 
 def decode_16_bits(image: ImageFile.ImageFile, layout: str, source: Path | io.BytesIO) -> np.ndarray:
-    """Decodes and turns an image whose file stores 16 bits per channel in a layout; uint16."""
+    """Decodes and turns an image whose file stores 16 bits per channel in the given layout; uint16."""
     key = image.info.get("transparency")
     kind = layout.partition(";")[0]
     if kind == "LA":
-        # Four bytes a pixel, which Pillow would cut down to two: the high and low ones of gray and of alpha.
+        # Read as four bytes per pixel, high and low of gray and of alpha; Pillow would drop the low ones.
         high_first = image.high_byte_first if isinstance(image, GrayAlphaTiff) else True
         image.tile = [
             tile._replace(args="RGBA" if isinstance(tile.args, str) else tile.args) for tile in image.tile
@@ -252,7 +252,7 @@ def decode_16_bits(image: ImageFile.ImageFile, layout: str, source: Path | io.By
     if image.mode.startswith("I;16"):
         tags = tiff_tags(image)
         gray = np.asarray(turn_upright(image), np.uint16)
-        if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow turns 8 bits round, not 16
+        if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:  # Pillow inverts 8 bits, not 16
             gray = np.iinfo(np.uint16).max - gray
         pixels = np.repeat(gray[..., None], 3, axis=-1)
     elif image.format in ("PNG", "TIFF") and kind in ("RGB", "RGBA"):
@@ -266,16 +266,16 @@ def decode_16_bits(image: ImageFile.ImageFile, layout: str, source: Path | io.By
 
 
 def as_array(image: Image.Image, mode: str) -> np.ndarray:
-    """Returns the pixels in a mode; `convert` would copy those that are in it."""
+    """Returns the pixels in a mode, without a copy if they have it already."""
     return np.asarray(image if image.mode == mode else image.convert(mode))
 
 
 def sixteen_bit_layout(image: ImageFile.ImageFile) -> str | None:
-    """Returns how a file that is not decoded yet stores 16 bits per channel ("RGB;16B"), None if it does not.
+    """Returns the layout of a file with 16 bits per channel ("RGB;16B") before decoding, None for fewer.
 
-    Pillow keeps 16 bits of gray ("I;16"), but cuts colour down to the upper 8 without a word.
+    Pillow keeps 16-bit gray ("I;16"), but silently drops the lower 8 bits of colour.
     """
-    # BGR;16 is a BMP's pixel of 5, 6 and 5 bits.
+    # BGR;16 is a BMP pixel of 5, 6 and 5 bits.
     layouts = re.findall(r"\b(?!BGR)\w+;16[BLN]?", " ".join(str(tile.args) for tile in image.tile))
     if layouts or isinstance(image, GrayAlphaTiff):
         return layouts[0] if layouts else "LA;16"
@@ -284,7 +284,7 @@ def sixteen_bit_layout(image: ImageFile.ImageFile) -> str | None:
 
 
 def decode_low_bytes(source: Path | io.BytesIO) -> np.ndarray:
-    """Decodes the lower 8 of 16 bits: read in the other order of bytes, they are what Pillow keeps."""
+    """Decodes the lower 8 of 16 bits: with the byte order swapped, Pillow keeps these."""
     native = "L" if sys.byteorder == "little" else "B"
     other = {"B": "L", "L": "B", "N": "L" if native == "B" else "B"}
 
@@ -311,5 +311,5 @@ def check_opaque(pixels: np.ndarray, name: str) -> None:
         name,
         expected="an opaque image",
         got=f"{transparent} transparent pixels",
-        remedy="flatten it onto the background that it should have, or take it out of the folder",
+        remedy="flatten it onto the background that it should have, or remove it from the folder",
     )

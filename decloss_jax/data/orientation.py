@@ -1,10 +1,10 @@
-"""Turns pictures upright, as EXIF's orientation says."""
+"""Turns pictures upright, by their EXIF orientation."""
 
 from typing import Any
 
 from PIL import Image, ImageFile
 
-ORIENTATION = 0x0112  # EXIF's tag, and how each value of it but 1 is turned upright
+ORIENTATION = 0x0112  # EXIF's tag; TURNS says how each of its values but 1 is turned upright
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -18,18 +18,18 @@ SIDEWAYS = (5, 6, 7, 8)  # the values that exchange height and width
 
 
 def turn_upright(image: ImageFile.ImageFile) -> Image.Image:
-    """Decodes an image and turns it as its EXIF orientation says; Pillow turns a TIFF itself."""
+    """Decodes an image and turns it by its EXIF orientation; Pillow turns a TIFF itself."""
     image.load()
     turn = TURNS.get(1 if image.format == "TIFF" else orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
 def orientation(image: Image.Image) -> Any:
-    """Returns the value of EXIF's orientation, before a TIFF is decoded; 1 where there is none."""
+    """Returns the EXIF orientation; 1 if there is none. Call it before a TIFF is decoded."""
     try:
         value = image.getexif().get(ORIENTATION, 1)
         return value if isinstance(value, int) else 1
-    except Exception:  # of many kinds, on damaged data
+    except Exception:  # many kinds, on damaged data
         return 1
 
 

@@ -1,4 +1,4 @@
-"""An HR image and its LR image: where they lie, how they are read, and which sizes fit."""
+"""An HR image and its LR image: where they are stored, how they are read, and which sizes fit."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ class StoredImage(Protocol):
         """Returns H W without decoding it."""
 
     def identity(self) -> str:
-        """Returns a text that changes whenever the stored image may have changed, without reading it."""
+        """Returns a string that changes whenever the stored image may have changed, without reading it."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class ImageFile:
         return count_pixels(self.path, str(self.path))
 
     def identity(self) -> str:
-        # The time of the last change of status (ctime) cannot be set back, so that an image is noticed which
-        # was replaced by one of equal size and modification time.
+        # The time of the last status change (ctime) cannot be set back, so it reveals an image that was
+        # replaced by one of equal size and modification time.
         try:
             status = self.path.stat()
         except OSError as error:
@@ -50,12 +50,12 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImagePair:
-    """An HR image and, where one was given, its LR image.
+    """An HR image and, if one was given, its LR image.
 
     Attributes:
         name: unique among the pairs of a source; the stem of the HR file.
         hr: the HR image.
-        low: the LR image; None where it is to be made from the whole HR image by MATLAB's bicubic.
+        low: the LR image; None to make it from the whole HR image by MATLAB's bicubic.
     """
 
     name: str
@@ -63,10 +63,10 @@ class ImagePair:
     low: StoredImage | None = None
 
     def load(self, scale: int) -> tuple[np.ndarray, np.ndarray]:
-        """Reads (low, hr) as uint8 [h,w,3] and [s h,s w,3]; HR loses the rows and columns that s leaves over.
+        """Reads (low, hr) as uint8 [h,w,3] and [s h,s w,3]; HR is cropped to multiples of s.
 
         Raises:
-            UserError: an image, by name, that cannot be read, or two sizes that do not fit each other.
+            UserError: an image that cannot be read (by name), or two sizes that do not fit each other.
         """
         hr = self.hr.load()
         checks.check(
@@ -74,14 +74,14 @@ class ImagePair:
             f"HR image of {self.name}",
             expected=f"at least {scale} pixels on each side",
             got=f"{hr.shape[1]} x {hr.shape[0]}",
-            remedy="take it out of the folder",
+            remedy="remove it from the folder",
         )
         low = make_low(hr, scale) if self.low is None else self.low.load()
         check_sizes(self.name, low.shape, hr.shape, scale)
         return low, mod_crop(hr, scale)
 
     def pixels(self, scale: int) -> int:
-        """Returns the number of pixels of both images together, an upper bound; nothing is decoded."""
+        """Returns an upper bound of the number of pixels of both images together, without decoding them."""
         hr = self.hr.pixels()
         return hr + (self.low.pixels() if self.low else hr // scale**2)
 
@@ -99,5 +99,5 @@ def check_sizes(name: str, low_shape: tuple[int, ...], hr_shape: tuple[int, ...]
         f"LR image of {name}",
         expected=f"{width} x {height} pixels (the HR image's {hr_shape[1]} x {hr_shape[0]} over {scale})",
         got=f"{low_shape[1]} x {low_shape[0]}",
-        remedy="make it from this HR image, or take the LR folder away to have it made",
+        remedy="make it from this HR image, or remove the LR folder to have it made",
     )

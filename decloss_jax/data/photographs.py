@@ -1,9 +1,9 @@
-"""The real photographs that come inside scikit-image's wheel: training data without a download.
+"""The photographs in scikit-image's wheel: training data without a download.
 
 Training (12 images, 3.7 million pixels): in colour an astronaut's portrait (512 x 512), a motorcycle from two
 sides of a stereo camera (741 x 500 each), galaxies (1000 x 872), a retina (1411 x 1411) and a stained tissue
 (512 x 512); in gray bricks, a cameraman, grass, gravel and the moon (512 x 512 each) and coins (384 x 303).
-Validation (3 images, in colour, with nothing in common with those): a cat (451 x 300), a cup of coffee
+Validation (3 colour images of other subjects): a cat (451 x 300), a cup of coffee
 (600 x 400) and a rocket (640 x 427). The wheel's drawings, pages of text, blurred and tiny images are left
 out.
 """
@@ -59,7 +59,7 @@ def photograph_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         checks.fail(
             "data.source",
-            expected="scikit-image beside 'photographs'",
+            expected="an installed scikit-image, which holds the source 'photographs'",
             got="no such package",
             remedy="install scikit-image>=0.26,<0.27, or choose another source",
         )

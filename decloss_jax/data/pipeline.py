@@ -1,8 +1,8 @@
-"""Batches of training crops: a function of (seed, step), whatever threads, processes and devices there are.
+"""Batches of training crops: a function of (seed, step), for any number of threads, processes and devices.
 
-Example k of a run lies in step k // batch_size. Which image it shows, and which crop and symmetry of it,
-depends on (seed, k) alone: each epoch has its own order of the images, and each example its own random
-generator. So a run that goes on from step t needs no state but t, and a process finds its share by counting.
+Example k of a run belongs to step k // batch_size. Its image, crop and symmetry depend on (seed, k) alone:
+each epoch has its own order of the images, and each example its own random generator. So a run that resumes
+at step t needs no state but t, and each process computes its share from its index.
 """
 
 import functools
@@ -38,15 +38,16 @@ def batch_source(
         images: from `cache.open_cache`.
         scale: s.
         crop_size: H = W, in HR pixels, a multiple of s.
-        batch_size: of all processes together, a multiple of their number.
+        batch_size: the global batch size, a multiple of the number of processes.
         seed: 0 to 2^32 - 1.
-        process_index, process_count: which of the equal, contiguous shares of each batch this process gets.
+        process_index, process_count: select this process's share of each batch; shares are equal and
+            contiguous.
 
     Returns:
         A sequence of {"low": [N,H/s,W/s,3], "hr": [N,H,W,3]}, uint8, N = batch_size / process_count.
 
     Raises:
-        UserError: at once, for a crop that does not fit an image (by name), another scale, or no images.
+        UserError: a crop that does not fit an image (by name), another scale, or no images; raised at once.
     """
     import grain
 
@@ -56,7 +57,7 @@ def batch_source(
     key = generator_key(seed)
 
     def read_batch(step: int) -> Batch:
-        # The whole batch is one element of Grain's: what it does for each element would be felt.
+        # The whole batch is one element for Grain, whose overhead per element is noticeable.
         low = np.empty((share, low_size, low_size, 3), np.uint8)
         hr = np.empty((share, crop_size, crop_size, 3), np.uint8)
         rng = np.random.Generator(np.random.Philox(key=key))
@@ -66,7 +67,7 @@ def batch_source(
             index = image_order(seed, epoch, len(images))[place]
             start_example(rng, key, first + i)
             whole = images.low(index), images.hr(index)
-            # Out of the file row by row, then turned in the processor's cache: faster than both at once.
+            # Copying rows from the file, then turning them in the processor's cache, is faster than one copy.
             crops = map(np.ascontiguousarray, random_crop(rng, *whole, scale=scale, crop_size=crop_size))
             for crop, target in zip(random_symmetry(rng, *crops), (low[i], hr[i]), strict=True):
                 copy_pixels(crop, target)
@@ -76,28 +77,28 @@ def batch_source(
 
 
 def generator_key(seed: int) -> np.ndarray:
-    """Returns the Philox key of a run's examples: the one that Grain's `random_map` derives from the seed."""
+    """Returns the Philox key of a run's examples, as Grain's `random_map` derives it from the seed."""
     derived = np.random.SeedSequence([seed, 1]).generate_state(1)[0]
     return np.random.Philox(derived).state["state"]["key"]
 
 
 def start_example(rng: np.random.Generator, key: np.ndarray, number: int) -> None:
-    """Sets the generator to the beginning of an example's own random numbers, wherever it stood."""
+    """Sets the generator to the start of an example's own random numbers."""
     rng.bit_generator.state = {
         "bit_generator": "Philox",
         "state": {"counter": np.array([0, 0, 0, number], np.uint64), "key": key},
         "buffer": np.zeros(4, np.uint64),
-        "buffer_pos": 4,  # used up
+        "buffer_pos": 4,  # the buffer is used up
         "has_uint32": 0,
         "uinteger": 0,
     }
 
 
-@functools.lru_cache(maxsize=16)  # threads that read ahead may be in different epochs
+@functools.lru_cache(maxsize=16)  # threads that read ahead can be in different epochs
 def image_order(seed: int, epoch: int, count: int) -> np.ndarray:
     """Returns the order of the images in an epoch, a permutation of 0..count-1.
 
-    Grain's own shuffle takes milliseconds for each example of a set as small as the packaged photographs.
+    Grain's own shuffle takes milliseconds per example for a set as small as the packaged photographs.
     """
     return np.random.default_rng((seed, epoch)).permutation(count)
 
@@ -107,11 +108,11 @@ def read_ahead(steps: "grain.MapDataset[Batch]", start_step: int = 0, *, threads
 
     Args:
         steps: from `batch_source`.
-        start_step: number of batches that a run before has had.
-        threads: that read ahead, one batch each; 0 reads when asked.
+        start_step: number of batches that an earlier run has used.
+        threads: number of threads that read ahead, one batch each; 0 reads on demand.
 
     Returns:
-        An iterator; closing it, or letting it go, ends its threads.
+        An iterator; its threads end when it is closed or deleted.
     """
     import grain
 
@@ -124,7 +125,7 @@ def read_ahead(steps: "grain.MapDataset[Batch]", start_step: int = 0, *, threads
 
 
 def check_crops(images: PairedImages, scale: int, crop_size: int) -> None:
-    """Raises `UserError` unless a crop fits into every image."""
+    """Raises `UserError` unless there are images of this scale, and a crop fits into every one."""
     checks.check(
         len(images) > 0,
         "training images",
@@ -146,5 +147,5 @@ def check_crops(images: PairedImages, scale: int, crop_size: int) -> None:
             f"image {name}",
             expected=f"at least {crop_size} pixels (data.crop_size) on each side",
             got=f"{width} x {height}",
-            remedy="lower data.crop_size, or take the image out",
+            remedy="lower data.crop_size, or remove the image",
         )

@@ -15,12 +15,12 @@ from decloss_jax.data.pairs import ImagePair
 from decloss_jax.host import files
 
 DESCRIPTION_FILE = "dataset_info.json"  # marks the folder of a prepared version
-HR_FEATURES = ("hr", "image")  # div2k's name, and that of data sets of single images
+HR_FEATURES = ("hr", "image")  # the names in div2k, and in data sets of single images
 LOW_FEATURE = "lr"
 FEATURES_FILE = "features.json"
-FEATURE_CLASSES = "tensorflow_datasets.core.features."  # all others would be imported, and so run
-CLASS_KEYS = ("type", "pythonClassName", "python_class_name")  # under which features.json names them
-SMALLEST_RECORD = 16  # bytes; fewer are no images
+FEATURE_CLASSES = "tensorflow_datasets.core.features."  # TFDS would import, and so run, any other class
+CLASS_KEYS = ("type", "pythonClassName", "python_class_name")  # the keys of class names in features.json
+SMALLEST_RECORD = 16  # bytes; a smaller record holds no image
 
 
 @dataclass(frozen=True)
@@ -40,30 +40,30 @@ class Record:
         return count_pixels(*self.read())
 
     def read(self) -> tuple[io.BytesIO, str]:
-        """Reads the encoded image; returns it with what to call it in errors."""
+        """Reads the encoded image; returns it with its name for errors."""
         name = f"{self.feature} of record {self.index} in {self.version_folder}"
         with refuse_unreadable(name):
             return io.BytesIO(self.records[self.index][self.feature]), name
 
     def identity(self) -> str:
-        # TFDS never changes a prepared version: preparing anew writes its description anew.
+        # TFDS never changes a prepared version: preparing it again rewrites its description.
         written = (self.version_folder / DESCRIPTION_FILE).stat().st_mtime_ns
         return f"{self.version_folder.resolve()} {written} {self.split} {self.index} {self.feature}"
 
 
 def find_records(root: Path, *, scale: int, split: str, archives: str = "") -> list[ImagePair]:
-    """Lists the records of a prepared data set with the features hr (or image) and, where it has it, lr.
+    """Lists the records of a prepared data set with the feature hr (or image) and, if it has it, lr.
 
     Args:
-        root: the folder of a prepared version (with dataset_info.json), or TFDS's data_dir with
-            div2k/bicubic_x{s} in it, of which the newest version is taken.
+        root: the folder of a prepared version (with dataset_info.json), or TFDS's data_dir, which holds
+            div2k/bicubic_x{s}; its newest version is used.
         scale: s.
-        split: "train" or "validation"; [] where the data set has no validation split.
-        archives: folder of DIV2K's .zip files, from which it is prepared when missing.
+        split: "train" or "validation"; returns [] if the data set has no validation split.
+        archives: folder of DIV2K's .zip files, from which a missing data set is prepared.
 
     Raises:
-        UserError: no prepared data set there, a damaged one, one not in the array_record format, or without
-            HR images; or see `tfds_div2k.prepare`.
+        UserError: no prepared data set, a damaged one, one that is not in the array_record format or has no
+            HR images; or as in `tfds_div2k.prepare`.
     """
     import tensorflow_datasets as tfds
 
@@ -92,7 +92,7 @@ def find_records(root: Path, *, scale: int, split: str, archives: str = "") -> l
             got=", ".join(features),
             remedy="choose a data set of images, or unpack it and use data.source = 'folder'",
         )
-    # Without TFDS's decoders: `decode_image` knows alpha, orientation and 16 bits.
+    # TFDS's decoders are skipped, because `decode_image` handles alpha, orientation and 16 bits.
     decoders = {name: tfds.decode.SkipDecoding() for name in (hr_feature, low_feature) if name}
     with refuse_foreign(folder):
         check_files(folder, builder.info.splits[split])
@@ -113,7 +113,7 @@ def find_records(root: Path, *, scale: int, split: str, archives: str = "") -> l
 
 @contextmanager
 def refuse_foreign(folder: Path) -> Iterator[None]:
-    """Words what goes wrong inside TFDS as a `UserError` about the data set."""
+    """Turns errors from TFDS into a `UserError` about the data set."""
     try:
         yield
     except Exception as error:  # TFDS raises errors of many kinds on damaged descriptions
@@ -127,7 +127,7 @@ def refuse_foreign(folder: Path) -> Iterator[None]:
 
 
 def check_classes(folder: Path) -> None:
-    """Raises an error unless the description is JSON and names none but TFDS's own classes of features.
+    """Raises an error unless the description is JSON and names only TFDS's own feature classes.
 
     TFDS imports the module of every class that features.json names.
     """
@@ -143,10 +143,10 @@ def check_classes(folder: Path) -> None:
 
 
 def check_files(folder: Path, split: Any) -> None:
-    """Raises an error unless a split's files lie in the folder and can hold as many records as are said."""
+    """Raises an error unless a split's files lie in the folder and are large enough for its records."""
     paths = [Path(path) for path in split.filepaths]
     if any(path.parent.resolve() != folder.resolve() or path.is_symlink() for path in paths):
-        raise ValueError("files that are links, or outside of its folder")
+        raise ValueError("files that are links, or lie outside its folder")
     size = sum(files.regular(path).stat().st_size for path in paths)
     if split.num_examples * SMALLEST_RECORD > size:
         raise ValueError(f"{split.num_examples:,} records in {size:,} bytes")
@@ -155,7 +155,7 @@ def check_files(folder: Path, split: Any) -> None:
 def find_version_folder(root: Path, scale: int, archives: str) -> Path:
     """Returns `root` if it holds a prepared version, or the newest one of root/div2k/bicubic_x{s}.
 
-    With `archives`, the folder of DIV2K's .zip files, a missing one is prepared first.
+    With `archives`, the folder of DIV2K's .zip files, a missing version is prepared first.
     """
     if (root / DESCRIPTION_FILE).is_file():
         return root
@@ -181,5 +181,5 @@ def list_versions(root: Path, scale: int) -> list[Path]:
 
 
 def version_numbers(version: str) -> list[int]:
-    """Splits a version such as 2.0.10, so that it comes after 2.0.9."""
+    """Splits a version into numbers, so that 2.0.10 comes after 2.0.9."""
     return [int(part) for part in version.split(".") if part.isdecimal()]

@@ -1,4 +1,4 @@
-"""The table of places that images come from, and `build_source`, which lists one from a config."""
+"""The table of image sources, and `build_source`, which lists the images of a config."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,8 +14,8 @@ from decloss_jax.host.files import expand
 def folder_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> list[ImagePair]:
     """Lists the images of `data.root`, one folder or several (see `folder.LAYOUTS`).
 
-    For validation it is `data.validation_root` where that is set, else the held-out images of `data.root`
-    where there are any, else the validation images of its layout.
+    Validation uses `data.validation_root` if that is set, else the held-out images of `data.root` if there
+    are any, else the validation images of its layout.
     """
     roots, count = config_data["root"], config_data["held_out_images"]
     checks.check_range("data.held_out_images", count, 0)
@@ -33,7 +33,7 @@ def choose_held_out(pairs: Sequence[ImagePair], prefix: str, count: int) -> list
     """Returns the last `count` of the pairs whose names begin with `prefix`.
 
     Raises:
-        UserError: there are not so many, or nothing would be left to train on.
+        UserError: there are fewer than `count`, or nothing would be left for training.
     """
     named = [pair for pair in pairs if pair.name.startswith(prefix)]
     checks.check(
@@ -52,7 +52,7 @@ def photographs_source(config_data: Mapping[str, Any], *, scale: int, split: str
 
 
 def tfds_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> list[ImagePair]:
-    """Lists a TensorFlow data set under `data.root`, prepared before or now, from `data.archives`."""
+    """Lists a TensorFlow data set under `data.root`; a missing one is prepared from `data.archives`."""
     root, archives = expand(config_data["root"]), config_data["archives"]
     return find_records(root, scale=scale, split=split, archives=archives)
 
@@ -69,8 +69,8 @@ def build_source(config_data: Mapping[str, Any], *, scale: int, split: str) -> l
         split: "train" or "validation".
 
     Returns:
-        The pairs, sorted by name. For "validation" the list is empty where the source holds nothing out: then
-        training is not evaluated on the way.
+        The pairs, sorted by name. For "validation" the list is empty if the source holds nothing out; then
+        training runs without validation.
 
     Raises:
         UserError: an unknown source, a missing or empty folder, or images without their partners.

@@ -1,8 +1,8 @@
 """DIV2K as a TensorFlow data set, prepared from its archives without TensorFlow and without a download.
 
-TFDS's own builder needs TensorFlow to unpack the archives and, above 1 GB, to shuffle. This one has its name,
-features, splits and version, reads the archives where they lie, unpacks nothing, and keeps DIV2K's order.
-What it makes is read by `prepared`, and by `tfds.data_source("div2k/bicubic_x4", data_dir=...)`.
+TFDS's own builder needs TensorFlow to unpack the archives and, above 1 GB, to shuffle. This builder has the
+same name, features, splits and version, but reads the archives in place, unpacks nothing, and keeps DIV2K's
+order. `prepared` and `tfds.data_source("div2k/bicubic_x4", data_dir=...)` both read its output.
 """
 
 import functools
@@ -34,7 +34,7 @@ SHARD_IMAGES = 100  # pairs in one file, about 500 MB
 
 @dataclass(frozen=True)
 class Archive:
-    """A .zip file as it is published: name, bytes, SHA-256."""
+    """A published .zip file: name, size in bytes, SHA-256."""
 
     name: str
     size: int
@@ -90,18 +90,18 @@ ARCHIVES: dict[tuple[str, str | int], Archive] = {
 
 
 def prepare(data_dir: Path, archives: Path, *, scale: int) -> None:
-    """Prepares div2k/bicubic_x{s} under TFDS's data_dir, unless it is there.
+    """Prepares div2k/bicubic_x{s} under TFDS's data_dir, unless it exists.
 
-    The data set appears whole or not at all. One process prepares, others wait for it.
+    The data set appears whole or not at all. One process prepares it, and others wait.
 
     Args:
-        data_dir: folder of prepared data sets, made when missing.
+        data_dir: folder of prepared data sets, created if missing.
         archives: folder of DIV2K's .zip files: HR and LR, training and validation.
         scale: s.
 
     Raises:
         UserError: a scale that DIV2K does not have; archives that are missing, cut off, changed, or hold
-            something else than DIV2K's images (all of them by name); a disk without room.
+            anything but DIV2K's images (all are named); a disk without room.
     """
     checks.check(
         scale in SCALES,
@@ -115,7 +115,7 @@ def prepare(data_dir: Path, archives: Path, *, scale: int) -> None:
         refuse_unwritable(folder, "data.root"),
         locked(folder / ".lock", functools.partial(say_waiting, folder)),
     ):
-        for left in folder.glob(f"{tfds.core.constants.INCOMPLETE_PREFIX}*"):  # by a process that was killed
+        for left in folder.glob(f"{tfds.core.constants.INCOMPLETE_PREFIX}*"):  # from a killed process
             shutil.rmtree(left)
         if (folder / VERSION).exists():
             return
@@ -126,13 +126,13 @@ def prepare(data_dir: Path, archives: Path, *, scale: int) -> None:
 
 
 def list_archives(scale: int) -> list[Archive]:
-    """Lists the archives that a scale needs; of other scales than `SCALES`, the HR images' alone."""
+    """Lists the archives that a scale needs; for a scale outside `SCALES`, only those of the HR images."""
     keys = [(split, kind) for split in NUMBERS for kind in ("hr", scale)]
     return [ARCHIVES[key] for key in keys if key in ARCHIVES]
 
 
 def check_archives(folder: Path, scale: int) -> None:
-    """Raises `UserError` unless the folder holds the archives of a scale, as they were published."""
+    """Raises `UserError` unless the folder holds the archives of a scale, unchanged."""
     needed = list_archives(scale)
     missing = [archive for archive in needed if not (folder / archive.name).is_file()]
     if missing:
@@ -159,7 +159,7 @@ def check_archives(folder: Path, scale: int) -> None:
 
 
 def refuse_archives(folder: Path, archives: Sequence[Archive], found: str) -> NoReturn:
-    """Raises `UserError` that says which archives are wanted, how large they are and where they are had."""
+    """Raises `UserError` that names the needed archives, their sizes and where to get them."""
     checks.fail(
         f"archives of DIV2K in {str(folder)!r}",
         expected=", ".join(map(str, archives)),
@@ -169,20 +169,20 @@ def refuse_archives(folder: Path, archives: Sequence[Archive], found: str) -> No
 
 
 def describe_archives(scale: int) -> str:
-    """Says which archives a scale needs and where they are had."""
+    """Names the archives that a scale needs and where to get them."""
     return f"{', '.join(map(str, list_archives(scale)))} from {HOME}"
 
 
 @dataclass(frozen=True)
 class PackedImage:
-    """An image inside an archive; `size` is that of its file, in bytes."""
+    """An image inside an archive; `size` is its file size in bytes."""
 
     archive: Path
     member: str
     size: int
 
     def read(self, opened: zipfile.ZipFile) -> tuple[bytes, tuple[int, int]]:
-        """Returns the image's file, and (H, W) by its header."""
+        """Returns the content of the image file, and (H, W) from its header."""
         name = f"{self.member} in {self.archive}"
         with refuse_unreadable(name):
             content = opened.read(self.member)
@@ -201,18 +201,18 @@ def list_pairs(folder: Path, split: str, scale: int) -> Pairs:
 
 
 def list_members(archive: Path, names: Sequence[str]) -> list[PackedImage]:
-    """Finds the PNG files of these names in an archive, in whatever folder, and no others.
+    """Finds the PNG files with the given names in any folder of an archive; it must hold no others.
 
     Raises:
-        UserError: no .zip file; a member that points out of the archive or is a link; an image that is
-            missing, there twice, or not one of these.
+        UserError: not a .zip file; a member that points outside the archive or is a link; an image that is
+            missing, duplicate, or not in `names`.
     """
     found: dict[str, PackedImage] = {}
     problems = []
     for member in list_all_members(archive):
         path = PurePosixPath(member.filename)
         if is_unsafe(member):
-            problems.append(f"{member.filename} (outside of the archive, or a link)")
+            problems.append(f"{member.filename} (outside the archive, or a link)")
         elif path.suffix.lower() == ".png" and not path.name.startswith("."):
             if path.name not in names or path.name in found:
                 problems.append(f"{member.filename} (not expected)")
@@ -230,7 +230,7 @@ def list_members(archive: Path, names: Sequence[str]) -> list[PackedImage]:
 
 
 def list_all_members(archive: Path) -> list[zipfile.ZipInfo]:
-    """Lists what is in an archive; raises `UserError` for a file of another kind."""
+    """Lists the members of an archive; raises `UserError` if it is not a .zip file."""
     try:
         with zipfile.ZipFile(archive) as opened:
             return opened.infolist()
@@ -241,7 +241,7 @@ def list_all_members(archive: Path) -> list[zipfile.ZipInfo]:
 
 
 def is_unsafe(member: zipfile.ZipInfo) -> bool:
-    """Tells whether a member would lead out of the folder that its archive is unpacked into."""
+    """Tells whether a member is a link, or would be unpacked outside the folder of its archive."""
     path = PurePosixPath(member.filename)
     is_absolute = path.is_absolute() or PureWindowsPath(member.filename).anchor != ""
     is_link = stat.S_ISLNK(member.external_attr >> 16)
@@ -249,9 +249,9 @@ def is_unsafe(member: zipfile.ZipInfo) -> bool:
 
 
 def check_room(folder: Path, splits: Iterable[Pairs]) -> None:
-    """Raises `UserError` unless the data set will fit on the disk; the images' files stay as they are."""
+    """Raises `UserError` unless the data set, which holds the image files unchanged, fits on the disk."""
     needed = sum(image.size for pairs in splits for pair in pairs for image in pair)
-    needed += needed // 100  # records around them
+    needed += needed // 100  # the overhead of records
     free = shutil.disk_usage(folder).free
     checks.check(
         needed <= free,
@@ -263,9 +263,9 @@ def check_room(folder: Path, splits: Iterable[Pairs]) -> None:
 
 
 class Div2k(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Writes pairs of images that lie in archives; see `prepare`."""
+    """Writes pairs of images from archives; see `prepare`."""
 
-    url_infos = None  # nothing is fetched; TFDS would look for a list beside this file
+    url_infos = None  # nothing is fetched; TFDS would look for a list of addresses in this folder
     BUILDER_CONFIGS = [  # noqa: RUF012 (TFDS reads it)
         tfds.core.BuilderConfig(
             name=f"bicubic_x{scale}", version=VERSION, description=f"LR images by MATLAB's bicubic, x{scale}."
@@ -306,7 +306,7 @@ class Div2k(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignor
         }
 
     def _read(self, pairs: Pairs) -> Iterator[tuple[str, dict[str, bytes]]]:
-        """Yields (name, record) of some pairs of one split."""
+        """Yields (name, record) for some pairs of one split."""
         with (
             zipfile.ZipFile(pairs[0][0].archive) as hr_archive,
             zipfile.ZipFile(pairs[0][1].archive) as low_archive,
@@ -320,11 +320,11 @@ class Div2k(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignor
 
 
 def write(data_dir: Path, images: Mapping[str, Pairs], scale: int) -> None:
-    """Writes the prepared data set; it appears when it is whole."""
+    """Writes the prepared data set, which appears when it is complete."""
     total = sum(map(len, images.values()))
     with (
         console.progress(f"preparing div2k/bicubic_x{scale}", total, unit="image") as advance,
-        tempfile.TemporaryDirectory() as unused,  # TFDS makes a folder for downloads, though there are none
+        tempfile.TemporaryDirectory() as unused,  # TFDS creates a download folder in any case
     ):
         builder = Div2k(images=images, advance=advance, scale=scale, data_dir=data_dir)
         builder.download_and_prepare(
@@ -333,5 +333,5 @@ def write(data_dir: Path, images: Mapping[str, Pairs], scale: int) -> None:
 
 
 def say_waiting(folder: Path) -> None:
-    """Tells why nothing happens."""
+    """Tells the user why the process waits."""
     console.say(f"waiting for another process that prepares {folder}")

@@ -1,4 +1,4 @@
-"""What Pillow does not say, or does not read, of TIFF files."""
+"""Reads TIFF files and tags that Pillow does not read or report."""
 
 import sys
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ SAMPLE_FORMATS = {1: "integers", 2: "signed integers", 3: "floating point", 5: "
 
 
 class GrayAlphaTiff(TiffImagePlugin.TiffImageFile):
-    """16-bit gray with alpha, which Pillow does not know, as RGBA: the four bytes of a pixel.
+    """Reads 16-bit gray with alpha, which Pillow does not know, as RGBA: the four bytes of a pixel.
 
     Raises:
-        SyntaxError: a TIFF of another kind, as Pillow's plugins do.
+        SyntaxError: a TIFF of another kind; Pillow's plugins raise the same.
     """
 
     def _setup(self) -> None:
@@ -32,7 +32,7 @@ class GrayAlphaTiff(TiffImagePlugin.TiffImageFile):
 
     @property
     def high_byte_first(self) -> bool:
-        """Whether the high byte of a sample comes first; libtiff gives the processor's order."""
+        """Whether the high byte of a sample comes first; libtiff returns the processor's order."""
         return self.tag_v2.prefix == b"MM" if self.tile[0].codec_name == "raw" else sys.byteorder == "big"
 
 
@@ -49,7 +49,7 @@ def open_gray_alpha(file: Any) -> Image.Image | None:
 
 
 def describe_tiff(file: Any) -> str | None:
-    """Says what samples a TIFF file has; None if it is another file, or a damaged one."""
+    """Describes the samples of a TIFF file; None if it is another file, or a damaged one."""
     file.seek(0)
     header = file.read(16)
     if header[:4] not in HEADERS:
@@ -65,7 +65,7 @@ def describe_tiff(file: Any) -> str | None:
 
 
 def describe_samples(tags: Mapping[int, Any]) -> str:
-    """Says what the samples of a TIFF are, such as "RGB, 3 x 32-bit floating point"."""
+    """Describes the samples of a TIFF, such as "RGB, 3 x 32-bit floating point"."""
     bits, form = tags.get(BITS_PER_SAMPLE, (1,)), tags.get(SAMPLE_FORMAT, (1,))
     color = COLOR_SPACES.get(tags.get(PHOTOMETRIC, -1), "unknown colour")
     samples = tags.get(SAMPLES_PER_PIXEL, len(bits))
@@ -73,5 +73,5 @@ def describe_samples(tags: Mapping[int, Any]) -> str:
 
 
 def tiff_tags(image: Any) -> Mapping[int, Any]:
-    """Returns the tags of a TIFF file; nothing of another."""
+    """Returns the tags of a TIFF file; for any other image an empty mapping."""
     return getattr(image, "tag_v2", {})

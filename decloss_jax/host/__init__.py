@@ -1,8 +1,9 @@
 """The machine under the program.
 
-- `console`: lines, progress and tables for people
+- `console`: lines and progress bars for people
+- `streams`: standard output and error, usable in any state
 - `files`: atomic writes, hashes, locks
 - `parallel`: the mesh over all devices, and agreement between processes
-- `devices`: which devices there are, and a GPU that lies idle
-- `processes`: how the processes of a run find each other and notice a death
+- `devices`: the names of the devices, a warning about an idle GPU, bit-for-bit results on GPUs
+- `processes`: how the processes of a run connect, and notice that one has died
 """

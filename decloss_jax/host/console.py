@@ -1,4 +1,4 @@
-"""What a person sees while work goes on: a bar on a terminal, plain lines elsewhere."""
+"""Messages and progress for people: a bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -11,17 +11,17 @@ PLAIN_LINE_SECONDS = 10.0
 def say(text: str) -> None:
     """Prints one line to standard error, where it does not mix with results.
 
-    Where that cannot be written to, as with a pipe whose reader has gone, the line is lost and nothing else.
+    If standard error cannot be written to (a pipe whose reader has exited), only the line is lost.
     """
     with suppress(OSError):
         print(printable(text), file=sys.stderr, flush=True)
 
 
 def printable(text: object) -> str:
-    """Returns a text as a line that does nothing to a terminal, whoever chose the names in it.
+    """Returns a text as one line that is safe to print on a terminal, even with names from strangers.
 
-    Line ends, control sequences, marks that turn the direction of writing, and bytes of file names that are
-    no text become escapes such as \\x1b.
+    Line breaks, control sequences, text-direction marks and undecodable bytes of file names become escapes
+    such as \\x1b.
     """
     line = str(text)
     if line.isprintable():
@@ -39,18 +39,18 @@ def duration(seconds: float) -> str:
 def progress(
     title: str, total: int, *, done: int = 0, unit: str = "step", silent: bool = False
 ) -> Iterator[Callable[..., None]]:
-    """Shows how far work has come, with its rate and the time left.
+    """Shows the progress of a task, with its rate and the time left.
 
     Args:
-        title: what is being done.
+        title: name of the task.
         total: number of units in all.
-        done: units done before, by an earlier process.
+        done: units that an earlier process has done.
         unit: the name of a unit, in the singular.
         silent: show nothing (for all processes but one).
 
     Yields:
-        A function `advance(note="", count=1)`, to be called after each unit, or after `count` of them; the
-        note is shown beside the numbers.
+        A function `advance(note="", count=1)`. Call it after each unit, or after `count` of them; the note
+        is shown after the numbers.
     """
     show = _nothing if silent else _bar if sys.stderr.isatty() else _lines
     with show(title, total, done, unit) as advance:

@@ -1,4 +1,4 @@
-"""Which devices the work runs on, and a word where a GPU lies idle."""
+"""Names the devices that the work runs on, and warns of an idle GPU."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ import jax
 
 from decloss_jax.host import parallel
 
-NVIDIA_DEVICE = Path("/dev/nvidia0")  # there when the driver has found a GPU
+NVIDIA_DEVICE = Path("/dev/nvidia0")  # exists when the driver has found a GPU
 IDLE_GPU = (
-    "warning: this machine has an NVIDIA GPU that JAX does not use; install "
+    "warning: this machine has an NVIDIA GPU that JAX does not use; run "
     'pip install -U "jax[cuda13]" (driver 580 or newer) or pip install -U "jax[cuda12]" (525 or newer)'
 )
 
@@ -30,13 +30,13 @@ def describe_devices() -> str:
 
 
 def has_idle_gpu() -> bool:
-    """Tells whether there is a GPU and JAX computes on the CPU, though nobody asked it to (JAX_PLATFORMS)."""
+    """Tells whether JAX uses the CPU although there is a GPU and JAX_PLATFORMS does not ask for the CPU."""
     is_asked_to = "cpu" in os.environ.get("JAX_PLATFORMS", "").lower()
     return NVIDIA_DEVICE.exists() and jax.default_backend() == "cpu" and not is_asked_to
 
 
 def say_devices(work: str) -> None:
-    """Says on which devices `work` runs, as in "training on 1 x cpu", and warns of a GPU that lies idle."""
+    """Prints the devices that `work` runs on, as in "training on 1 x cpu", and warns of an idle GPU."""
     parallel.say(f"{work} on {describe_devices()}")
     if has_idle_gpu():
         parallel.say(IDLE_GPU)

@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and folders that one process at a time writes into."""
+"""Atomic writes, locks, hashes, and safe reads of files that strangers may have written."""
 
 import errno
 import fcntl
@@ -13,16 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-LONGEST_NAME = 200  # bytes of a name that is to become part of a file's; 255 is the system's limit
-TEXT_LIMIT = 2**23  # bytes of a file of JSON or CSV, which takes up to fifty times as much memory
+LONGEST_NAME = 200  # bytes of a name that becomes part of a file name; the system's limit is 255
+TEXT_LIMIT = 2**23  # bytes of a JSON or CSV file; in memory it can take fifty times as much
 TEMPORARY_LETTERS = 8  # that tempfile.mkstemp appends
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that becomes `path` at the end: a reader, or a crash, sees the old file or the new one.
+    """Opens a temporary file that becomes `path` at the end, so that a crash leaves the old file or the new.
 
-    Its folder is made when missing. When something goes wrong inside, nothing is left.
+    Its folder is created if it is missing. An error inside removes the temporary file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{shorten(path.name)}.")
@@ -40,14 +40,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def shorten(name: str) -> str:
-    """Cuts a name to `LONGEST_NAME` bytes, all of them text, so that a file's name has room for more."""
+    """Cuts a name to at most `LONGEST_NAME` bytes of valid text, so that a file name has room for more."""
     return os.fsencode(name)[:LONGEST_NAME].decode(errors="ignore")
 
 
 def remove_abandoned(folder: Path, names: str = "*") -> None:
-    """Removes what `replacing` left unfinished in a folder when its process was killed.
+    """Removes the temporary files that `replacing` left in a folder when its process was killed.
 
-    Only for who holds a lock that keeps other writers out. `names` is a pattern of the files' final names.
+    The caller must hold a lock that keeps other writers out. `names` is a pattern of the files' final names.
     """
     for file in folder.glob(f".{names}.{'?' * TEMPORARY_LETTERS}"):
         file.unlink()
@@ -55,7 +55,7 @@ def remove_abandoned(folder: Path, names: str = "*") -> None:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Puts the name of a file into errors of the system that have none, such as those of writing to it."""
+    """Adds the name of a file to system errors that have none, such as write errors."""
     try:
         yield
     except OSError as error:
@@ -65,9 +65,9 @@ def named(path: Path) -> Iterator[None]:
 
 
 def check_room(folder: Path, size: int) -> None:
-    """Raises `OSError` unless the folder has room for `size` bytes: they are claimed and given back.
+    """Raises `OSError` unless the folder has room for `size` bytes, which are allocated and freed again.
 
-    macOS cannot claim them; there nothing is checked.
+    macOS cannot allocate them; there nothing is checked.
     """
     if hasattr(os, "posix_fallocate"):
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -81,12 +81,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def expand(path: str | Path) -> Path:
-    """Returns the path with ~ replaced by the user's home, where there is one."""
+    """Returns the path with ~ replaced by the user's home folder, if that is known."""
     return Path(os.path.expanduser(path))
 
 
 def regular(path: Path, limit: float = math.inf) -> Path:
-    """Returns the path of a file whose reading comes to an end; strangers' folders may hold other things.
+    """Returns `path` if it is a regular file or a folder, so that reading it comes to an end.
 
     Raises:
         OSError: no such file, a pipe or a device, or a file of more than `limit` bytes.
@@ -104,7 +104,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: from `regular`, or from the system.
-        ValueError: another text than JSON (which has no NaN), one nested too deeply, or no object.
+        ValueError: not JSON (which has no NaN), nested too deeply, or not an object.
     """
 
     def refuse_constant(constant: str) -> NoReturn:
@@ -112,11 +112,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
     try:
         record = json.loads(regular(path, TEXT_LIMIT).read_text("utf-8"), parse_constant=refuse_constant)
-        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair cannot be written on a page
+        json.dumps(record, ensure_ascii=False).encode()  # fails for half a surrogate pair
     except RecursionError as error:
-        raise ValueError("too many brackets in one another") from error
+        raise ValueError("brackets nested too deeply") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{json.dumps(record)[:100]}, which is no object")
+        raise ValueError(f"{json.dumps(record)[:100]}, which is not an object")
     return record
 
 
@@ -128,9 +128,9 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Holds the lock file `path`, which stays; calls `on_wait` when another process has it.
+    """Locks the file `path`, which is not removed; calls `on_wait` if another process holds the lock.
 
-    However a process ends, the system takes its locks away.
+    The system releases the locks of a process however it ends.
     """
     with path.open("a") as lock:
         try:

@@ -1,7 +1,7 @@
-"""One mesh axis, "data", over all devices: batches are split along N, everything else is on every device.
+"""One mesh axis, "data", over all devices: batches are split along N, everything else is copied to all.
 
-With several processes, each has its own devices and its own share of the batch, and all run the same program:
-what they decide must be decided alike, hence `check_agreement` and `any_process`.
+With several processes, each has its own devices and its own share of the batch. All run the same program and
+must take the same decisions; `check_agreement` and `any_process` ensure that.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
 def shard_ahead(
     batches: Iterable[dict[str, np.ndarray]], mesh: Mesh, *, ahead: int
 ) -> Iterator[dict[str, jax.Array]]:
-    """Yields `shard_batch` of each batch in order; a thread puts the next `ahead` on devices meanwhile."""
+    """Yields `shard_batch` of each batch in order; meanwhile a thread transfers the next `ahead` of them."""
     source = iter(batches)
 
     def put_next() -> dict[str, jax.Array] | None:
@@ -82,29 +82,29 @@ def local_copy(tree):
 
 
 def is_first_process() -> bool:
-    """Tells whether this is process 0, the one that writes and speaks for all."""
+    """Tells whether this is process 0, which writes the files and prints the messages."""
     return jax.process_index() == 0
 
 
 def say(text: str) -> None:
-    """Prints one line for all processes."""
+    """Prints one line, on process 0 only."""
     if is_first_process():
         console.say(text)
 
 
 def wait_for_all(place: str) -> None:
-    """Waits until all processes have come to this place; its name has to be the same on all."""
+    """Waits until all processes have reached this place; its name must be the same on all of them."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(place)
 
 
 def any_process(mesh: Mesh, *, delay: int) -> Callable[[bool], bool]:
-    """Makes the question whether something holds on any process; all of them must ask equally often.
+    """Makes a function that tells whether a flag is set on any process; all must call it equally often.
 
     Args:
         mesh: all devices of all processes.
-        delay: with several processes, the answer is that to the question so many times before (at first,
-            no), so that nobody waits for it. One process answers itself at once.
+        delay: with several processes, the function returns the answer from `delay` calls earlier (False at
+            first), so that no process waits for it. A single process gets its own answer at once.
     """
     if jax.process_count() == 1:
         return lambda flag: flag
@@ -130,6 +130,6 @@ def check_agreement(subject: str, value: object, remedy: str) -> None:
         not others,
         subject,
         expected="the same on all processes",
-        got=f"another on process {others[0] if others else 0} than on process 0",
+        got=f"a different one on process {others[0] if others else 0} than on process 0",
         remedy=remedy,
     )

@@ -1,4 +1,4 @@
-"""The output of a process: usable whatever it was started with, and quiet when it cannot be written."""
+"""Standard output and standard error: usable in any state, and quiet when they cannot be written to."""
 
 import io
 import os
@@ -8,13 +8,13 @@ STANDARD_OUTPUT, STANDARD_ERROR = 1, 2
 
 
 def make_usable() -> None:
-    """Opens what was closed (`>&-`) and lets every character be written, whatever the encoding.
+    """Opens closed streams (`>&-`), and replaces characters that the encoding does not have.
 
-    A closed stream would otherwise be None, and its number that of the next file to be opened, which would
-    then hold what libraries print.
+    A closed stream would otherwise be None, and the next file to be opened would get its number, and with it
+    what libraries print.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
-        pass  # fills the lowest numbers that are free
+        pass  # fills the lowest free numbers
     os.close(descriptor)
     sys.stdout = sys.stdout or os.fdopen(STANDARD_OUTPUT, "w")
     sys.stderr = sys.stderr or os.fdopen(STANDARD_ERROR, "w")
@@ -24,7 +24,7 @@ def make_usable() -> None:
 
 
 def discard_unwritten() -> None:
-    """Drops what a stream could not write, so that the end of the process does not fail on it again."""
+    """Drops output that cannot be written, so that the process does not fail on it again when it ends."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -8,9 +8,9 @@ With D the discriminator's logits, E the mean over a batch, and sp(x) = log(1 + 
     RaGAN   L_G = (E sp(D(hr) - E D(sr)) + E sp(E D(hr) - D(sr))) / 2
             L_D = (E sp(E D(sr) - D(hr)) + E sp(D(sr) - E D(hr))) / 2
 
-Under jit E is over the global batch, whatever the number of devices. The gradient flows through everything
-but the real logits of L_G. (BasicSR's code also holds the two means in RaGAN's L_D constant: the same loss,
-another gradient.)
+Under jit E is over the global batch on any number of devices. The gradient flows through everything but the
+real logits of L_G. (BasicSR's code also holds the two means in RaGAN's L_D constant: the loss is the same,
+the gradient is not.)
 """
 
 import jax
@@ -44,7 +44,7 @@ def gan_discriminator_loss(real_logits: Array, fake_logits: Array) -> Array:
 
 
 def ragan_generator_loss(real_logits: Array, fake_logits: Array) -> Array:
-    """Computes L_G = (E sp(D(hr) - E D(sr)) + E sp(E D(hr) - D(sr))) / 2: fakes are to look realer.
+    """Computes L_G = (E sp(D(hr) - E D(sr)) + E sp(E D(hr) - D(sr))) / 2: fakes should look more real.
 
     Args:
         real_logits: [N,1], D(hr), any real numbers; constants, no gradient flows into them.
@@ -58,7 +58,7 @@ def ragan_generator_loss(real_logits: Array, fake_logits: Array) -> Array:
 
 
 def ragan_discriminator_loss(real_logits: Array, fake_logits: Array) -> Array:
-    """Computes L_D = (E sp(E D(sr) - D(hr)) + E sp(D(sr) - E D(hr))) / 2: real ones are to look realer.
+    """Computes L_D = (E sp(E D(sr) - D(hr)) + E sp(D(sr) - E D(hr))) / 2: real images should look more real.
 
     Args:
         real_logits: [N,1], D(hr), any real numbers.

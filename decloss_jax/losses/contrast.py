@@ -1,8 +1,8 @@
 """Spatial contrastive loss of mini-patches (Eq. 18-23).
 
 `spatial_contrast_dense` is the paper's definition in full [P,P] matrices; read it first.
-`contrast_terms` computes the same loss in memory linear in P (strips.py) and is what training uses;
-`spatial_contrast` is its value alone. docs/decloss.md derives the gradient and lists the costs.
+`contrast_terms` computes the same loss in memory linear in P (strips.py), and training uses it;
+`spatial_contrast` returns the loss alone. docs/decloss.md derives the gradient and lists the costs.
 """
 
 import functools
@@ -23,13 +23,13 @@ Options = ParamSpec("Options")
 LOWEST_TEMPERATURE = 1 / 70
 
 # Maps the printed (t_pos, t_neg) to those in the exponents and a constant that is added to the loss.
-# "exponent": e^(S/t). "scale": e^S / t, as printed; there t leaves the sums and no gradient depends on it.
+# "exponent": e^(S/t). "scale": e^S / t, as printed; t then leaves the sums and no gradient depends on it.
 TEMPERATURES: dict[str, Callable[[float, float], tuple[float, float, float]]] = {
     "exponent": lambda t_pos, t_neg: (t_pos, t_neg, 0.0),
     "scale": lambda t_pos, t_neg: (1.0, 1.0, math.log(t_pos / t_neg)),
 }
 
-# Of the products on accelerators; CPUs compute in float32 at each of them.
+# Precision of the products on accelerators; CPUs compute in float32 with each of them.
 PRECISIONS: dict[str, lax.PrecisionLike] = {
     "highest": lax.Precision.HIGHEST,  # float32
     "high": lax.Precision.HIGH,  # TF32 on GPUs, three bfloat16 products on TPUs
@@ -64,7 +64,7 @@ def spatial_contrast_dense(
     s_sr = dot(u, u.T)  # Eq. 18
     s_hr = dot(u, v.T)  # Eq. 19
 
-    # M_ij >= eta exactly where |v_i - v_j| <= MAX 10^(-eta/20), which a product decides.
+    # M_ij >= eta exactly where |v_i - v_j| <= MAX 10^(-eta/20), which one product decides.
     detail, cut = mask_vectors(hr_patches, threshold_db=threshold_db, max_value=max_value)
     positive = dot(detail, detail.T) >= cut[:, None] + cut  # Eq. 20
 
@@ -91,11 +91,11 @@ def contrast_terms(
     axis_name: str | None = None,
     precision: str = "high",
 ) -> tuple[Array, dict[str, Array]]:
-    """Spatial contrastive loss (Eq. 18-23) in memory linear in P, with the shares behind it.
+    """Spatial contrastive loss (Eq. 18-23) in memory linear in P, and the shares of anchors and positives.
 
     Args:
         sr_patches: [P,D] vectors u, enhanced SR mini-patches.
-        hr_patches: [P,D] vectors v, enhanced HR mini-patches of the same places; no gradient flows into them.
+        hr_patches: [P,D] vectors v, enhanced HR mini-patches at the same places; no gradient flows into them.
         threshold_db: eta, dB; a pair whose HR vectors are at least this similar is positive (Eq. 20).
         t_pos: temperature of the positives, above 0; at least 1/70 with "exponent".
         t_neg: temperature of the negatives, likewise.

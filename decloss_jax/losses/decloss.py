@@ -28,7 +28,7 @@ def decloss_terms(
     axis_name: str | None = None,
     precision: str = "high",
 ) -> tuple[Array, dict[str, Array]]:
-    """Detail Enhanced Contrastive Loss of a batch, with the shares of anchors and positives behind it.
+    """Detail Enhanced Contrastive Loss of a batch, and the shares of anchors and positives.
 
     The paper prints p = 8, t = (0.5, 1.5) and MAX = 1 (Sec. 5.1); alpha, mu and eta, which it does not print,
     are this project's choice.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import jax.numpy as jnp
 from jax import Array
 
-# Maps (sr, hr) to a raw value and to further scalars that are worth a journal entry.
+# Maps (sr, hr) to a raw value and further scalars for the journal.
 TermFunction = Callable[[Array, Array], tuple[Array, dict[str, Array]]]
 
 
@@ -22,7 +22,7 @@ def objective(
 
     Returns:
         The total, a scalar, and the scalars `loss/total`, `loss/NAME` (raw), `weighted/NAME` for each term,
-        and whatever else the terms report.
+        and the further scalars of the terms.
     """
     total = jnp.zeros(())
     metrics: dict[str, Array] = {}

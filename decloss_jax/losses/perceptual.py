@@ -35,7 +35,7 @@ def perceptual_loss(
         A scalar.
 
     Raises:
-        UserError: an unknown criterion, no tap, or features of a tap missing or of another shape.
+        UserError: an unknown criterion, no tap, or a tap whose features are missing or differ in shape.
     """
     distance = checks.look_up(CRITERIA, criterion, "perceptual.criterion")
     checks.check(bool(weights), "perceptual.taps", expected="at least one tap", got="none", remedy="name one")

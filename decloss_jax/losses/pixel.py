@@ -7,7 +7,7 @@ from decloss_jax import checks
 
 
 def absolute(x: Array) -> Array:
-    """Computes |x| with gradient 0 at 0, as PyTorch's; `jnp.abs` has gradient 1 there."""
+    """Computes |x| with gradient 0 at 0, as PyTorch does; `jnp.abs` has gradient 1 there."""
     return jnp.where(x == 0, 0.0, jnp.abs(x))
 
 

@@ -12,7 +12,7 @@ SCORE_LIMIT = 5.0  # of the clamp (RankSRGAN's code); no gradient beyond it
 
 
 def ranking_loss(first: Array, second: Array, target: Array, *, margin: float = 0.5) -> Array:
-    """Computes how far pairs are from being in order by at least the margin.
+    """Computes the margin ranking loss: 0 for pairs that are in order by at least the margin.
 
     Args:
         first: [N,1], scores of the first image of each pair.
@@ -28,7 +28,7 @@ def ranking_loss(first: Array, second: Array, target: Array, *, margin: float = 
 
 
 def rank_content_loss(scores: Array, *, bias: float = 0.0) -> Array:
-    """Computes how bad the Ranker finds images: the sum over the batch, so it grows with the batch's size.
+    """Computes the Ranker's penalty of images, summed over the batch, so that it grows with the batch size.
 
     Args:
         scores: [N,1], R(sr).

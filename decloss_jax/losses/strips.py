@@ -1,16 +1,16 @@
 """The spatial contrastive loss and its gradient without a [P,P] matrix: one loop over strips of anchors.
 
-A strip is T anchors against all columns (the P mini-patches of each device). It has everything its anchors
-need, so value and gradient take one pass. With E_sr = e^(k S_sr) and E_hr = 2 e^(k S_hr), where k is 1/t_pos
-for positives and 1/t_neg for negatives,
+A strip is T anchors against all columns (the P mini-patches of each device). It holds everything its
+anchors need, so value and gradient take one pass. With E_sr = e^(k S_sr) and E_hr = 2 e^(k S_hr), where k is
+1/t_pos for positives and 1/t_neg for negatives,
 
     L_i = log Q_neg[i] - log Q_pos[i]                         Q: the sums of E_sr + E_hr (Eq. 21, 22)
     w_ij = k_pos / Q_pos[i] for positives, -k_neg / Q_neg[i] for negatives
     -dL_i/du_i = sum_j w_ij (E_hr_ij v_j + E_sr_ij u_j)       the row part, of the anchors (unit vectors)
     -dL_i/du_j = w_ij E_sr_ij u_i                             the column part, of every mini-patch
 
-The columns of a strip are handled in tiles, which a CPU's cache holds; on accelerators the strip is one tile.
-All loops have a length that is known when the loss is compiled, and nothing depends on the data.
+The columns of a strip are processed in tiles that fit a CPU's cache; on accelerators the strip is one tile.
+The lengths of all loops are known when the loss is compiled, and nothing depends on the data.
 """
 
 import functools
@@ -30,7 +30,7 @@ PAIR_BYTES = 8
 
 
 class Plan(NamedTuple):
-    """What is fixed when the loss is compiled."""
+    """Options that are fixed when the loss is compiled."""
 
     k_pos: float  # positives count e^(k_pos S)
     k_neg: float  # negatives count e^(k_neg S)
@@ -38,11 +38,11 @@ class Plan(NamedTuple):
     max_value: float  # MAX
     tile_size: int | None  # anchors in a strip, at most; None: chosen for the platform
     axis_name: str | None  # mesh axis over which the mini-patches are spread
-    precision: lax.PrecisionLike  # of all products but the mask's
+    precision: lax.PrecisionLike  # of all products except the mask's
 
 
 class Columns(NamedTuple):
-    """What all anchors are compared with."""
+    """The mini-patches that all anchors are compared with."""
 
     sr: Array  # [P,D] unit vectors u
     hr: Array  # [P,D] unit vectors v
@@ -66,7 +66,7 @@ def mean_log_ratio(plan: Plan, sr: Array, hr: Array) -> tuple[Array, Array, Arra
     return _value(plan, sr, hr)
 
 
-@functools.partial(jax.jit, static_argnums=0)  # a compiled function leaves out what nobody uses: the gradient
+@functools.partial(jax.jit, static_argnums=0)  # when compiled, the unused gradient is not computed
 def _value(plan: Plan, sr: Array, hr: Array) -> tuple[Array, Array, Array]:
     return _value_and_gradient(plan, sr, hr)[0]
 
@@ -115,16 +115,16 @@ def _loop(
     """Goes through the strips of this device's anchors (unit SR vectors, detail, cut).
 
     Returns:
-        Of each anchor L_i, whether it has a negative, how many positives, and the row part [P,D] of
-        -dL/du; and of each column the column part.
+        For each anchor L_i, whether it has a negative, the number of its positives, and the row part [P,D]
+        of -dL/du; and for each column the column part.
     """
     sr = anchors[0]
-    # Zero vectors fill the last strip and add nothing to the column part. What fills the last tile is never
-    # positive (cut +inf), and `_add_strip` does not count it as negative.
+    # Zero vectors pad the last strip and add nothing to the column part. The padding of the last tile is
+    # never positive (cut +inf), and `_add_strip` does not count it as negative.
     strips = tuple(_split(x, strip_size) for x in anchors)
     tiles = Columns(*(_split(x, tile_size) for x in columns))
     tiles = tiles._replace(cut=_split(columns.cut, tile_size, fill=jnp.inf))
-    # "Like" makes the zeros vary over the devices of a mesh as `sr` does, as a loop's carry must.
+    # `zeros_like` makes the zeros vary over the devices of a mesh as `sr` does, as a loop's carry must.
     column_part = jnp.zeros_like(sr, shape=tiles.sr.swapaxes(1, 2).shape)
     column_part, of_anchors = lax.scan(functools.partial(_add_strip, plan, tiles), column_part, strips)
     of_anchors = jax.tree.map(functools.partial(_join, count=len(sr)), of_anchors)
@@ -137,7 +137,7 @@ def _add_strip(
     """Compares the T anchors of one strip with all tiles of columns.
 
     Returns:
-        The column part [m,D,C] with the strip's share added; of each anchor what `_loop` returns.
+        The column part [m,D,C] with the strip's share added; for each anchor the values that `_loop` returns.
     """
     sr, detail, cut = strip
     dot = functools.partial(jnp.matmul, precision=plan.precision)
@@ -176,7 +176,7 @@ def _add_strip(
 
 
 def _split(x: Array, size: int, fill: float = 0.0) -> Array:
-    """Splits [P,...] into as few equal parts [n,T,...], T <= size, as possible; fills up the last one."""
+    """Splits [P,...] into as few equal parts [n,T,...], T <= size, as possible; pads the last one."""
     n = -(-len(x) // size)
     size = -(-len(x) // n)
     padding = [(0, n * size - len(x)), *[(0, 0)] * (x.ndim - 1)]

@@ -1,4 +1,10 @@
-"""The metrics, and the table that evaluation goes by."""
+"""The metrics, and `METRICS`, the table of the columns that an evaluation can measure.
+
+- `fidelity`: PSNR and SSIM
+- `lpips`, `feature_distance`: LPIPS; the network with its weights, and the mathematics alone
+- `niqe`: quality without a reference
+- `icoo`: the paper's index of texture
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
@@ -14,7 +20,7 @@ __all__ = ["METRICS", "METRIC_GROUPS", "Metric", "icoo", "lpips", "lpips_each", 
 
 Images = Sequence[np.ndarray]  # uint8 [H,W,3], of any sizes
 
-ICOO_SEED = 0  # one seed for every method, so that all are measured on the same mini-patches
+ICOO_SEED = 0  # one seed, so that all methods are measured on the same mini-patches
 
 
 class Metric(NamedTuple):
@@ -22,11 +28,11 @@ class Metric(NamedTuple):
 
     Attributes:
         function: (sr_images, hr_images, *, crop_border) -> one value for each image, or one for the set; NaN
-            for an image that has none. PSNR, SSIM and NIQE cut the border.
+            for an image without a value. PSNR, SSIM and NIQE crop the border.
         unit: "dB", or empty.
-        better: which way is better.
-        of: what has a value of its own: each "image" (the set's value is their mean), or the "set".
-        network: the packaged network whose weights decide the value (`weights/trunks.py`), or empty.
+        better: the direction of improvement.
+        of: "image" for one value per image (their mean is the set's value), "set" for one value in all.
+        network: the packaged network that the metric uses (`weights/trunks.py`), or empty.
     """
 
     function: Callable[..., Iterable[float]]
@@ -37,7 +43,7 @@ class Metric(NamedTuple):
 
 
 def each(function: Callable[..., float], channel: str) -> Callable[..., Iterator[float]]:
-    """Makes a metric of many images from one of a pair, for one channel."""
+    """Makes a metric of many image pairs from a metric of one pair, for one channel."""
 
     def measure(sr_images: Images, hr_images: Images, *, crop_border: int) -> Iterator[float]:
         for sr, hr in zip(sr_images, hr_images, strict=True):
@@ -47,7 +53,7 @@ def each(function: Callable[..., float], channel: str) -> Callable[..., Iterator
 
 
 def each_lpips(net: str, scaling: str) -> Callable[..., Iterator[float]]:
-    """Makes a metric of many images from LPIPS with one network and scaling."""
+    """Makes a metric of many image pairs from LPIPS with one network and scaling."""
 
     def measure(sr_images: Images, hr_images: Images, *, crop_border: int) -> Iterator[float]:
         return lpips_each(sr_images, hr_images, net=net, scaling=scaling)
@@ -78,7 +84,7 @@ METRICS = {
     "icoo": Metric(icoo_of_set, "dB", "lower", of="set"),
 }
 
-# What --metrics takes: a group stands for its columns.
+# The names that --metrics accepts; a group stands for its columns.
 METRIC_GROUPS = {
     "psnr": ("psnr_rgb", "psnr_y"),
     "ssim": ("ssim_rgb", "ssim_y"),

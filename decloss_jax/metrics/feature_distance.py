@@ -8,13 +8,13 @@ from jax import Array
 
 from decloss_jax import checks
 
-# What the metric was calibrated with: images in [-1,1], shifted and scaled per channel (the official code).
+# LPIPS was calibrated on images in [-1,1], shifted and scaled per channel (the official code).
 SHIFT = (-0.030, -0.088, -0.188)
 SCALE = (0.458, 0.448, 0.450)
 NORM_EPSILON = 1e-10
 
-# From [0,1] to what goes into the shift. "unscaled_255" is no LPIPS that anybody calibrated: it reproduces
-# Table 3 of the paper, and is good for nothing else.
+# From [0,1] to the range before the shift. "unscaled_255" is not a calibrated LPIPS; it only reproduces
+# Table 3 of the paper.
 SCALINGS = {
     "official": lambda images: 2.0 * images - 1.0,
     "unscaled_255": lambda images: 255.0 * images,
@@ -22,7 +22,7 @@ SCALINGS = {
 
 
 def lpips_input(images: Array, scaling: str) -> Array:
-    """Turns RGB images [N,H,W,3] in [0,1] into what LPIPS's networks see.
+    """Converts RGB images [N,H,W,3] in [0,1] to the input of LPIPS's networks.
 
     Raises:
         UserError: an unknown scaling.
@@ -53,8 +53,8 @@ def lpips_distance(
         sr_features: [N,H',W',C'] for each tap.
         hr_features: the same of the HR images.
         linear: w, the non-negative weights of the channels, [C'] for each tap.
-        areas: number of pixels of each image's own features, [N] for each tap, when the images are padded and
-            their features 0 outside; by default H' W'.
+        areas: for padded images, whose features are 0 outside, the number of feature pixels that belong to
+            each image, [N] for each tap; by default H' W'.
 
     Returns:
         [N]; 0 for equal images, lower is better.

@@ -1,7 +1,7 @@
 """PSNR and SSIM by BasicSR's conventions, in float64, strip by strip.
 
-Order of work, for both: images of 8 bits, cut the border, take Y where asked (not rounded), measure one image
-pair. A data set's value is the mean of its images' values.
+Both take 8-bit images, crop the border, convert to Y if asked (not rounded), and measure one image pair. The
+value of a data set is the mean over its images.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from decloss_jax import checks
 from decloss_jax.ops.color import Y_OFFSET, Y_WEIGHTS
 
-PEAK = 255.0  # largest value of 8 bits; also for Y, whose own range ends at 235
+PEAK = 255.0  # largest 8-bit value; also used for Y, whose own range ends at 235
 
 # SSIM (Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004).
 WINDOW_SIZE = 11
@@ -17,7 +17,7 @@ WINDOW_SIGMA = 1.5
 C1 = (0.01 * PEAK) ** 2
 C2 = (0.03 * PEAK) ** 2
 
-STRIP = 16  # rows measured at once, so that all they take stays in the processor's cache
+STRIP = 16  # rows measured at once, so that the working memory stays in the processor's cache
 Y_OF_LEVELS = np.asarray(Y_WEIGHTS) / PEAK
 
 

@@ -1,8 +1,9 @@
 """ICOO, the paper's index of texture (Eq. 8-11), in float64.
 
-Each SR mini-patch looks for its nearest among HR mini-patches cut independently of it. The index measures
-texture, not fidelity: over-sharpened or misplaced detail scores like HR. Its value depends on the number of
-images, and our values do not compare with the paper's (docs/metrics.md); differences mean something.
+Each SR mini-patch is compared with its nearest neighbour among HR mini-patches that are cut independently.
+The index measures texture, not fidelity: over-sharpened or misplaced detail scores like HR. Its value depends
+on the number of images and is not comparable with the paper's (docs/metrics.md); only differences between
+methods are meaningful.
 """
 
 import itertools
@@ -30,23 +31,23 @@ def icoo(
     rounds: int = ROUNDS,
     pool: str = "dataset",
 ) -> float:
-    """Computes -10 log10 sum_i P_i, P_i = d(y_k, s_i) / sum_{j != k} d(y_j, s_i); the mean of some rounds.
+    """Computes -10 log10 sum_i P_i, P_i = d(y_k, s_i) / sum_{j != k} d(y_j, s_i), averaged over rounds.
 
     In each round 8 SR mini-patches s and, independently, 100 HR mini-patches y (12x12) are cut from each
     image at random; y_k is the nearest to s_i, and d the mean squared difference. Where the mini-patches are
     cut depends on the seed and the images' sizes alone, so methods are compared on the same ones.
 
     Args:
-        sr_images: uint8 [H,W,3], any sizes of at least 12x12; each is taken once, so a generator will do.
+        sr_images: uint8 [H,W,3], any sizes of at least 12x12; each is read once, so a generator works.
         hr_images: as many, of the same sizes.
-        seed: decides the mini-patches.
+        seed: determines the mini-patches.
         rounds: number of rounds.
         pool: "dataset" (Eq. 11 as printed: the HR mini-patches of all images are candidates and the sum runs
             over all SR mini-patches), or "image" (the 100 of the same image; the mean over all SR
             mini-patches, which does not depend on the number of images).
 
     Returns:
-        Decibels; lower is better. Infinity where every P is 0, as of flat images that meet each other.
+        Decibels; lower is better. Infinity if every P is 0, for instance for equal flat images.
 
     Raises:
         UserError: no image, other shapes or dtypes, images too small, an unknown pool.
@@ -61,12 +62,12 @@ def icoo(
             np.mean([ratios(own_s, own_h) for own_s, own_h in zip(s, h, strict=True)])
             for s, h in zip(sr, hr, strict=True)
         ]
-    with np.errstate(divide="ignore"):  # log10(0) is the infinity that is meant
+    with np.errstate(divide="ignore"):  # log10(0) gives the infinity
         return float(np.mean(-10.0 * np.log10(totals)))
 
 
 def merge(patches: np.ndarray) -> np.ndarray:
-    """Puts the mini-patches of all images behind each other: [images,n,D] -> [images n,D]."""
+    """Joins the mini-patches of all images: [images,n,D] -> [images n,D]."""
     return patches.reshape(-1, patches.shape[-1])
 
 
@@ -82,7 +83,7 @@ def cut_mini_patches(
         all_sr.append([cut_at_random(sr, SR_PATCHES, size, rng) for rng in rngs])
         all_hr.append([cut_at_random(hr, HR_PATCHES, size, rng) for rng in rngs])
     checks.check(
-        bool(all_hr), "images for icoo", expected="at least one pair", got="none", remedy="hand in some"
+        bool(all_hr), "images for icoo", expected="at least one pair", got="none", remedy="pass some"
     )
     return np.stack(all_sr, axis=1), np.stack(all_hr, axis=1)
 
@@ -96,7 +97,7 @@ def check_pair(index: int, sr: Any, hr: Any) -> None:
         f"image pair {index} for icoo",
         expected=f"two uint8 images of one shape [H,W,3], at least {PATCH_SIZE} pixels a side",
         got=" and ".join(found),
-        remedy="hand in as many SR as HR images, quantized, in the same order",
+        remedy="pass as many SR as HR images, quantized, in the same order",
     )
 
 
@@ -113,8 +114,8 @@ def cut_at_random(
 def ratios(sr_patches: np.ndarray, hr_patches: np.ndarray) -> np.ndarray:
     """Computes P (Eq. 8, 9) for each SR mini-patch [p,D] against the candidates [q,D]: [p].
 
-    |s - y|^2 = |s|^2 - 2 s.y + |y|^2 in float64, where all of these are whole numbers and exact. The factor
-    1/D of the mean squared difference cancels. Where all candidates equal the mini-patch, P = 0.
+    |s - y|^2 = |s|^2 - 2 s.y + |y|^2 in float64 is exact, because all terms are whole numbers. The factor 1/D
+    of the mean squared difference cancels. If all candidates equal the mini-patch, P = 0.
     """
     sr = sr_patches.astype(np.float64)
     sr_squares = np.sum(sr**2, axis=1)

@@ -1,7 +1,7 @@
-"""LPIPS v0.1 as a whole: a pretrained network, its packaged weights, and the distance of its features.
+"""LPIPS v0.1: a pretrained network, its packaged weights, and the distance of its features.
 
-A tier above the other metrics, which hold no network: this file puts `models/features.py`,
-`weights/trunks.py` and `feature_distance.py` together.
+This file combines `models/features.py`, `weights/trunks.py` and `feature_distance.py`, so it is a tier above
+the other metrics, which hold no network.
 """
 
 import functools
@@ -32,7 +32,7 @@ LPIPS_NETWORKS = {
     "vgg": LpipsNetwork("vgg16", ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")),
 }
 
-# Images somewhat outside [0,1] are a network's overshoot; further off they are of another range.
+# A network overshoots [0,1] a little; values further outside come from images of another range.
 RANGE_TOLERANCE = 0.25
 
 
@@ -43,8 +43,8 @@ def lpips(sr: Array, hr: Array, *, net: str = "alex", scaling: str = "official")
         sr: [N,H,W,3] floats in [0,1].
         hr: the same shape.
         net: "alex" (AlexNet) or "vgg" (VGG-16).
-        scaling: "official" ([0,1] becomes [-1,1]), or "unscaled_255" ([0,1] becomes 0..255), which only
-            reproduces Table 3 of the paper.
+        scaling: "official" ([0,1] becomes [-1,1]), or "unscaled_255" ([0,1] becomes 0..255), which serves
+            only to reproduce Table 3 of the paper.
 
     Returns:
         [N]; 0 for equal images, lower is better.
@@ -104,7 +104,7 @@ def lpips_padded(trunk: Any, linear: Any, sr: Any, hr: Any, valid: Any, *, net: 
         linear: the weights of the channels.
         sr: [N,H,W,3] in [0,1], or uint8.
         hr: the same.
-        valid: [N,2], height and width of the images themselves, or None: nothing is padded.
+        valid: [N,2], height and width of the images themselves; None if they are not padded.
         net: "alex" or "vgg".
         scaling: as in `lpips`.
     """
@@ -125,12 +125,12 @@ def lpips_padded(trunk: Any, linear: Any, sr: Any, hr: Any, valid: Any, *, net: 
 def lpips_weights(net: str) -> tuple[Any, Any]:
     """Loads the trunk and the weights of the channels of an LPIPS network onto the device."""
     network = checks.look_up(LPIPS_NETWORKS, net, "LPIPS net").trunk
-    with jax.ensure_compile_time_eval():  # or the cache would keep tracers, when first called while tracing
+    with jax.ensure_compile_time_eval():  # the cache must not keep tracers of a first call under jit
         return jax.tree.map(jnp.asarray, (load_trunk(network), load_lpips_linear(network)))
 
 
 def check_range(name: str, images: Array) -> None:
-    """Raises `UserError` unless the images are floats of about [0,1]; values not known yet (traced) pass."""
+    """Raises `UserError` unless the images are floats of about [0,1]; traced values are not checked."""
     checks.check(
         jnp.issubdtype(images.dtype, jnp.floating),
         name,
@@ -146,7 +146,7 @@ def check_range(name: str, images: Array) -> None:
         name,
         expected="values in [0,1]",
         got=f"{smallest:.3g} to {largest:.3g}",
-        remedy="bring the images to [0,1] first, whatever range the network wants",
+        remedy="scale the images to [0,1]; lpips converts them to the network's range",
     )
 
 

@@ -32,7 +32,7 @@ def niqe(image: np.ndarray, *, crop_border: int = 0) -> float:
     with neighbours, at two scales; m_p and C_p are those of pristine photographs.
 
     Args:
-        image: [H,W,3] uint8; what is left over beyond multiples of 96, at the bottom and on the right, is
+        image: [H,W,3] uint8; rows and columns beyond multiples of 96, at the bottom and on the right, are
             not used.
         crop_border: pixels cut off each side first.
 
@@ -40,7 +40,7 @@ def niqe(image: np.ndarray, *, crop_border: int = 0) -> float:
         A number of 0 or more, for photographs about 2 to 10; lower is better.
 
     Raises:
-        UserError: not such an image, or fewer than two blocks that are not flat.
+        UserError: not a uint8 image [H,W,3], or fewer than two blocks that are not flat.
     """
     value = niqe_or_nan(image, crop_border=crop_border)
     checks.check(
@@ -54,7 +54,7 @@ def niqe(image: np.ndarray, *, crop_border: int = 0) -> float:
 
 
 def niqe_or_nan(image: np.ndarray, *, crop_border: int) -> float:
-    """Computes NIQE as `niqe` does; NaN for an image that has no value.
+    """Computes NIQE as `niqe` does; NaN for an image with fewer than two blocks that are not flat.
 
     Raises:
         UserError: not a uint8 image [H,W,3], or a border below 0.
@@ -79,7 +79,7 @@ def niqe_features(luma: np.ndarray) -> np.ndarray:
     """Computes the features of all blocks: [H,W] in 0..255, sides multiples of 96 -> [blocks,36].
 
     Blocks are counted down the columns first, as in the authors' code. Each has 18 features at full and 18 at
-    half the resolution. Those that a flat block does not have are NaN.
+    half the resolution. The features that are undefined for a flat block are NaN.
     """
     half = imresize(luma[..., None], 0.5, edge="mirror")[..., 0]
     scales = ((normalize(luma), BLOCK), (normalize(half), BLOCK // 2))
@@ -98,7 +98,7 @@ def cut_row(normalized: np.ndarray, row: int, side: int) -> np.ndarray:
 
 
 def normalize(luma: np.ndarray) -> np.ndarray:
-    """Takes off the local mean and divides by the local deviation plus 1: [H,W] -> [H,W]."""
+    """Subtracts the local mean and divides by the local deviation plus 1: [H,W] -> [H,W]."""
     mean = blur(luma)
     deviation = np.sqrt(np.abs(blur(luma**2) - mean**2))
     centred = luma - mean
@@ -136,8 +136,8 @@ def fit_asymmetric_gaussian(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     """Fits the asymmetric generalised Gaussian to each block [n,side,side] by its moments.
 
     Returns:
-        The shape, and the left and the right scale, [n] each. A block without values on both sides of 0 has
-        the shape 0.2, the first candidate, and NaN for the scale of a side that has none.
+        The shape, and the left and the right scale, [n] each. A block without values on both sides of 0 gets
+        the shape 0.2, the first candidate, and NaN for the scale of a side without values.
     """
     values = blocks.reshape(len(blocks), -1)
     below, above = np.minimum(values, 0.0), np.maximum(values, 0.0)
@@ -155,7 +155,7 @@ def fit_asymmetric_gaussian(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 def nearest_shape(flatness: np.ndarray) -> np.ndarray:
-    """Finds, for each value, the shape in `SHAPES` whose own flatness is nearest; the first one for NaN."""
+    """Finds the shape in `SHAPES` whose flatness is nearest to each value; the first shape for NaN."""
     of_shapes = flatness_of_shapes()
     index = np.searchsorted((of_shapes[1:] + of_shapes[:-1]) / 2, flatness)
     return SHAPES[np.where(np.isnan(flatness), 0, index)]
@@ -171,8 +171,8 @@ def flatness_of_shapes() -> np.ndarray:
 def distance_to_pristine(features: np.ndarray) -> float:
     """Computes the distance of the features [blocks,36] from those of pristine photographs.
 
-    A NaN is left out of the mean of its feature, and its whole block out of the covariance. NaN for fewer
-    than two blocks without NaN.
+    The mean of a feature ignores NaN, and the covariance ignores blocks with NaN. Returns NaN for fewer than
+    two blocks without NaN.
     """
     complete = features[~np.isnan(features).any(axis=1)]
     if len(complete) < 2:

@@ -1,4 +1,10 @@
-"""The networks, and `build_model`, which makes a generator from a config."""
+"""The networks, and `build_model`, which makes a generator from a config.
+
+- `edsr`, `rrdb`, `srresnet`, `srflow`: the generators
+- `discriminator`, `ranker`: VGG-style networks that judge images
+- `features`: the frozen trunks of the perceptual loss and LPIPS
+- `layers`: what the generators share
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,7 +36,7 @@ __all__ = [
     "parameter_shapes",
 ]
 
-LARGEST = 4096  # features, blocks, growth; a network of so many blocks would take hours to compile
+LARGEST = 4096  # features, blocks, growth; so many blocks would take hours to compile
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 MODELS: dict[str, type[nn.Module]] = {
     "edsr": EDSR,
@@ -45,15 +51,15 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
     """Builds the generator that `config.model` describes.
 
     Args:
-        config: `name`, a key of `MODELS`, and the network's attributes; an attribute that is None is not set,
-            which is how `configs/base.py` marks options of the other networks.
+        config: `name`, a key of `MODELS`, and the network's attributes; an attribute that is None keeps its
+            default (`configs/base.py` leaves the options of the other networks at None).
 
     Returns:
         The Flax module, [N,h,w,3] -> [N,s h,s w,3].
 
     Raises:
-        UserError: an unknown name or dtype, a size out of its range, or an option that the network does not
-            have or that is of another type.
+        UserError: an unknown name or dtype, a size out of its range, an option that the network does not
+            have, or one of the wrong type.
     """
     model = checks.look_up(MODELS, str(config.get("name")), "model.name")
     options = {key: value for key, value in config.items() if key != "name" and value is not None}
@@ -86,9 +92,9 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
 
 
 def parameter_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every parameter of a generator by its path, as "body_3/conv1/kernel"."""
-    # All blocks are alike, so one is traced: tracing RRDBNet's 23 would take a second and a half. SRFlow's
-    # are stacked and traced once anyway.
+    """Returns the shape of every parameter of a generator by its path, such as "body_3/conv1/kernel"."""
+    # All blocks are equal, so only one is traced: tracing RRDBNet's 23 would take a second and a half.
+    # SRFlow's blocks are stacked and traced once anyway.
     single = model if isinstance(model, SRFlow) else model.clone(blocks=1)
     tree = jax.eval_shape(single.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3), jnp.float32))["params"]
     shapes: dict[str, tuple[int, ...]] = {}

@@ -1,8 +1,8 @@
 """EDSR (Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPRW 2017).
 
 Parameter names are BasicSR's with dots written as slashes and underscores (`body.3.conv1` is `body_3/conv1`,
-`upsample.0` is `upsample_0`). Weights of EDSR-PyTorch, which works on 0..255, fit unchanged: the mean is
-taken off, the image multiplied by 255, and both undone at the end.
+`upsample.0` is `upsample_0`). Weights of EDSR-PyTorch, which works on 0..255, fit unchanged: the network
+subtracts the mean and multiplies by 255, and undoes both at the end.
 """
 
 import functools
@@ -53,7 +53,7 @@ class EDSR(nn.Module):
         return self.reconstruct(self.extract(low))
 
     def extract(self, low: Array) -> Array:
-        """Extracts features, at the size of the LR images: [N,h,w,3] -> [N,h,w,features]."""
+        """Extracts features at the size of the LR images: [N,h,w,3] -> [N,h,w,features]."""
         checks.check_images("low", low, channels=3)
         mean = jnp.asarray(DIV2K_MEAN, jnp.float32)
         x = self.conv_first(((low - mean) * PIXEL_RANGE).astype(self.dtype))
@@ -63,7 +63,7 @@ class EDSR(nn.Module):
         return self.conv_after_body(y) + x
 
     def reconstruct(self, features: Array) -> Array:
-        """Makes the images of their features: [N,h,w,features] -> [N,s h,s w,3], float32."""
+        """Reconstructs the images from their features: [N,h,w,features] -> [N,s h,s w,3], float32."""
         for conv, factor in zip(self.upsample.values(), UPSAMPLE_FACTORS[self.scale], strict=True):
             features = pixel_shuffle(conv(features), factor)
         return self.conv_last(features).astype(jnp.float32) / PIXEL_RANGE + jnp.asarray(DIV2K_MEAN)

@@ -1,6 +1,6 @@
 """The frozen trunks behind the perceptual loss and LPIPS: VGG-19, VGG-16 and AlexNet, with named taps.
 
-Weights are handed in as data, one {"kernel": HWIO, "bias": [C]} for each convolution in order
+Weights are passed in as data, one {"kernel": HWIO, "bias": [C]} for each convolution in order
 (`weights/trunks.py`); they are never trained. A tap is a convolution's name ("conv5_4", its output before the
 activation) or that name after the activation ("relu5_4").
 """
@@ -15,7 +15,7 @@ from jax import Array, lax
 from decloss_jax import checks
 from decloss_jax.ops.padding import valid_mask
 
-# Of torchvision's networks, for RGB in [0,1].
+# For torchvision's networks, on RGB in [0,1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -32,7 +32,7 @@ class Layer(NamedTuple):
 
 
 def vgg(*convolutions: int) -> tuple[Layer, ...]:
-    """Lists the layers of a VGG with so many 3x3 convolutions in each stage."""
+    """Lists the layers of a VGG with the given number of 3x3 convolutions in each stage."""
     layers = []
     for stage, count in enumerate(convolutions, start=1):
         layers += [Layer(f"conv{stage}_{i}", 3, 1, 1) for i in range(1, count + 1)] + [Layer("pool", 2, 2, 0)]
@@ -55,7 +55,7 @@ TRUNKS: dict[str, tuple[Layer, ...]] = {
 
 
 def check_taps(network: str, taps: Collection[str]) -> None:
-    """Raises `UserError` unless `network` is known, and has all of at least one tap."""
+    """Raises `UserError` for an unknown network, for no tap, or for a tap that the network lacks."""
     layers = checks.look_up(TRUNKS, network, "feature network")
     names = [layer.name for layer in layers if layer.name != "pool"]
     known = {name: name for conv in names for name in (conv, as_relu(conv))}
@@ -70,14 +70,14 @@ def as_relu(convolution: str) -> str:
 
 
 def layers_up_to(network: str, taps: Collection[str]) -> tuple[Layer, ...]:
-    """Returns the layers that the taps need, and no more."""
+    """Returns only the layers that the taps need."""
     layers = TRUNKS[network]
     needed = [i for i, layer in enumerate(layers) if layer.name in taps or as_relu(layer.name) in taps]
     return layers[: max(needed) + 1]
 
 
 def normalize_imagenet(images: Array) -> Array:
-    """Shifts and scales RGB images [N,H,W,3] in [0,1] to the mean and deviation of ImageNet's photographs."""
+    """Normalises RGB images [N,H,W,3] in [0,1] with the mean and deviation of ImageNet's photographs."""
     return (images - jnp.asarray(IMAGENET_MEAN)) / jnp.asarray(IMAGENET_STD)
 
 
@@ -90,15 +90,15 @@ def extract_features(
     valid: Array | None = None,
     precision: lax.PrecisionLike = lax.Precision.HIGHEST,
 ) -> dict[str, Array]:
-    """Computes the named features; layers behind the last tap are not computed.
+    """Computes the named features; layers after the last tap are not computed.
 
     Args:
         network: a key of `TRUNKS`.
         weights: its convolutions, in order.
-        images: [N,H,W,3], normalised as the network wants it.
+        images: [N,H,W,3], normalised for the network.
         taps: names of the wanted features.
-        valid: [N,2], height and width of each image, when the images are padded at the bottom and on the
-            right: the features are then those of the unpadded images, and 0 outside (`valid_sizes`).
+        valid: [N,2], height and width of each image, if the images are padded at the bottom and on the right;
+            the features are then those of the unpadded images, and 0 outside (`valid_sizes`).
         precision: of the convolutions on accelerators.
 
     Returns:
@@ -135,7 +135,7 @@ def convolve(x: Array, convolution: Mapping[str, Any], layer: Layer, precision: 
 
 
 def max_pool(x: Array, layer: Layer) -> Array:
-    """Takes the maximum of each window: [N,H,W,C] -> [N,H',W',C], without the rows and columns left over."""
+    """Takes the maximum of each window: [N,H,W,C] -> [N,H',W',C]; leftover rows and columns are dropped."""
     if layer.size == layer.stride == 2:
         return max_pool_2x2(x)
     window, strides = (1, layer.size, layer.size, 1), (1, layer.stride, layer.stride, 1)
@@ -145,7 +145,7 @@ def max_pool(x: Array, layer: Layer) -> Array:
 def max_pool_2x2(x: Array) -> Array:
     """Takes the maximum of each 2x2 window; of equal values the first one gets the gradient, as in torch.
 
-    The gradient of `reduce_window` adds up at places found at run time, in an order that GPUs do not promise;
+    The gradient of `reduce_window` scatters to places found at run time, in an order that varies on GPUs;
     here it is two choices, each between two values.
     """
     n, height, width, channels = x.shape
@@ -156,12 +156,12 @@ def max_pool_2x2(x: Array) -> Array:
 
 
 def larger(first: Array, second: Array) -> Array:
-    """Returns the larger value, the first of equal ones; NaN where there is one."""
+    """Returns the larger value, the first of equal ones; NaN if either is NaN."""
     return jnp.where((first >= second) | jnp.isnan(first), first, second)
 
 
 def clear_outside(x: Array, valid: Array | None) -> Array:
-    """Puts zeros outside the images' own area, as their own zero padding would have been there."""
+    """Sets the area outside the images to zero, as their own zero padding would."""
     return x if valid is None else jnp.where(valid_mask((x.shape[1], x.shape[2]), valid), x, 0)
 
 

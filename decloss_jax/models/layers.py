@@ -1,4 +1,4 @@
-"""What the generators share: convolution and residual block, and torch's initialisers."""
+"""Layers that the generators share: the 3x3 convolution, the residual block, and torch's initialisers."""
 
 import functools
 import math
@@ -36,9 +36,9 @@ def conv3x3(
     """Makes a 3x3 convolution with stride 1 and padding 1: [N,H,W,inputs] -> [N,H,W,outputs] of `dtype`.
 
     Args:
-        inputs: channels that it will see.
-        outputs: channels that it gives.
-        name: parameter name, equal to BasicSR's, in a compact module; in `setup` the attribute's name is it.
+        inputs: number of input channels.
+        outputs: number of output channels.
+        name: parameter name, equal to BasicSR's, in a compact module; in `setup` the attribute gives it.
         dtype: dtype of the computation; parameters stay float32.
         kaiming_gain: None for torch's default initialisers of kernel and bias; a number for a normal kernel
             with standard deviation kaiming_gain sqrt(2/fan_in) and a zero bias, as in ESRGAN's dense blocks.

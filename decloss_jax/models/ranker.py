@@ -1,7 +1,7 @@
 """The Ranker of RankSRGAN (Zhang et al., ICCV 2019), which learned to order images as NIQE does.
 
-The convolutions are those of the VGG-style discriminator with five stages, but all have a bias. Their map is
-averaged, and linear1 and linear2 make a score of it.
+The convolutions are those of the VGG-style discriminator with five stages, but all have a bias. The last map
+is averaged, and linear1 and linear2 turn it into a score.
 """
 
 from flax import linen as nn
@@ -15,14 +15,14 @@ STAGES = 5  # ten convolutions, with the two fully connected layers "VGG-12"
 
 
 class Ranker(nn.Module):
-    """Scores images [N,H,W,3] in [0,1]: [N,1], higher where the index it learned (NIQE) says worse.
+    """Scores images [N,H,W,3] in [0,1]: [N,1], higher where the index that it learned (NIQE) is worse.
 
-    It was trained on squares of 296 pixels. As in the authors' network, of images somewhat wider than high
-    only the left square of the last map is averaged; higher ones are refused.
+    It was trained on squares of 296 pixels. For images a little wider than high only the left square of the
+    last map is averaged, as in the authors' network; images higher than wide are refused.
 
     Attributes:
         features: channels of the first stage (64).
-        axis_name: as in `VGGDiscriminator`, whose batch norms it has.
+        axis_name: as in `VGGDiscriminator`; the batch norms are the same.
     """
 
     features: int = 64
@@ -34,12 +34,13 @@ class Ranker(nn.Module):
 
         Args:
             images: [N,H,W,3] in [0,1].
-            train: whether the batch norms use the statistics of the batch, and move the running ones (the
-                collection "batch_stats", to be made mutable). RankSRGAN's code does so even where the Ranker
+            train: whether the batch norms use the statistics of the batch and update the running ones (the
+                collection "batch_stats", which must be mutable). RankSRGAN's code does so even if the Ranker
                 is only a loss; here the running statistics are the default.
 
         Raises:
-            UserError: fewer than 32 pixels a side, or a map that is not square but for its right side.
+            UserError: fewer than 32 pixels a side, or a last map that is higher than wide, or at least twice
+                as wide as high.
         """
         checks.check_images("images", images, channels=3)
         height, width = (side >> STAGES for side in images.shape[1:3])

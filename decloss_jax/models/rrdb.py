@@ -84,7 +84,7 @@ class RRDBNet(nn.Module):
 
     @property
     def factor(self) -> int:
-        """LR pixels, along each side, that the pixel-unshuffle puts into one pixel of the features."""
+        """Number of LR pixels, along each side, that the pixel-unshuffle merges into one pixel."""
         factor = checks.look_up(UNSHUFFLE_FACTORS, self.scale, "RRDBNet scale")
         return factor if self.unshuffle else 1
 
@@ -108,7 +108,7 @@ class RRDBNet(nn.Module):
         return self.reconstruct(self.extract(low))
 
     def extract(self, low: Array) -> Array:
-        """Extracts features, at the LR images' size over `factor`: [N,h,w,3] -> [N,h/f,w/f,features]."""
+        """Extracts features at the LR size divided by `factor`: [N,h,w,3] -> [N,h/f,w/f,features]."""
         checks.check_images("low", low, channels=3)
         x = self.conv_first(pixel_unshuffle(low, self.factor).astype(self.dtype))
         y = x
@@ -117,7 +117,7 @@ class RRDBNet(nn.Module):
         return x + self.conv_body(y)
 
     def reconstruct(self, features: Array) -> Array:
-        """Makes the images of their features, s f times as large: float32, 3 channels."""
+        """Reconstructs the images from their features: [N,h/f,w/f,features] -> [N,s h,s w,3], float32."""
         y = features
         for u in range(1, self.upsamplings + 1):
             y = leaky_relu(getattr(self, f"conv_up{u}")(upsample_nearest_x2(y)))

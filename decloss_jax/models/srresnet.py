@@ -1,8 +1,8 @@
-"""SRResNet without batch norm: RankSRGAN's generator, and MSRResNet, of which its base networks are.
+"""SRResNet without batch norm, RankSRGAN's generator, and MSRResNet, the network of its base models.
 
-SRResNet is SRGAN's generator (Ledig et al., CVPR 2017) as RankSRGAN has it (Zhang et al., ICCV 2019): without
-batch norm, with ReLUs. MSRResNet (MMSR, BasicSR) has no skip over its blocks, but a bilinear one around the
-whole network, and leaky ReLUs. Layers have the names of EDSR's and RRDBNet's.
+SRResNet is SRGAN's generator (Ledig et al., CVPR 2017) in RankSRGAN's version (Zhang et al., ICCV 2019):
+without batch norm, with ReLUs. MSRResNet (MMSR, BasicSR) has no skip over its blocks, but a bilinear one
+around the whole network, and leaky ReLUs. Layers have the names of EDSR's and RRDBNet's.
 """
 
 import functools
@@ -24,7 +24,7 @@ leaky_relu = functools.partial(nn.leaky_relu, negative_slope=0.1)  # MSRResNet's
 
 
 class ResNet(nn.Module):
-    """What both networks share: the layers, and the way from features to images.
+    """The layers that both networks share, and the step from features to images.
 
     Attributes:
         scale: s, 2, 3 or 4.
@@ -55,7 +55,7 @@ class ResNet(nn.Module):
         return x
 
     def to_images(self, x: Array, activate: Callable[[Array], Array]) -> Array:
-        """Makes images of features: [N,h,w,features] -> [N,s h,s w,3], float32."""
+        """Makes images from features: [N,h,w,features] -> [N,s h,s w,3], float32."""
         for conv, factor in zip(self.upsample.values(), UPSAMPLE_FACTORS[self.scale], strict=True):
             x = activate(pixel_shuffle(conv(x), factor))
         return self.conv_last(activate(self.conv_hr(x))).astype(jnp.float32)
@@ -72,13 +72,13 @@ class SRResNet(ResNet):
         return self.reconstruct(self.extract(low))
 
     def extract(self, low: Array) -> Array:
-        """Extracts features, at the size of the LR images: [N,h,w,3] -> [N,h,w,features]."""
+        """Extracts features at the size of the LR images: [N,h,w,3] -> [N,h,w,features]."""
         checks.check_images("low", low, channels=3)
         x = self.conv_first(low.astype(self.dtype))
         return x + self.conv_body(self.apply_body(x))
 
     def reconstruct(self, features: Array) -> Array:
-        """Makes the images of their features: [N,h,w,features] -> [N,s h,s w,3], float32."""
+        """Reconstructs the images from their features: [N,h,w,features] -> [N,s h,s w,3], float32."""
         return self.to_images(features, nn.relu)
 
 
@@ -89,13 +89,13 @@ class MSRResNet(ResNet):
         return self.reconstruct(self.extract(low))
 
     def extract(self, low: Array) -> Array:
-        """Extracts features, and keeps the image beside them: [N,h,w,3] -> [N,h,w,features+3]."""
+        """Extracts features and appends the image to them: [N,h,w,3] -> [N,h,w,features+3]."""
         checks.check_images("low", low, channels=3)
         x = self.apply_body(leaky_relu(self.conv_first(low.astype(self.dtype))))
         return jnp.concatenate([x, low], axis=-1)
 
     def reconstruct(self, features: Array) -> Array:
-        """Makes the images of what `extract` gives: [N,h,w,features+3] -> [N,s h,s w,3], float32."""
+        """Reconstructs the images from `extract`'s output: [N,h,w,features+3] -> [N,s h,s w,3], float32."""
         x, low = features[..., :-3], features[..., -3:]
         count, height, width = low.shape[:3]
         base = jax.image.resize(low, (count, self.scale * height, self.scale * width, 3), "bilinear")

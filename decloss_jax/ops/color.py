@@ -4,7 +4,7 @@ from typing import Any
 
 from decloss_jax import checks
 
-# ITU-R BT.601 with "studio swing", as MATLAB's rgb2ycbcr: black is 16, white is 235.
+# ITU-R BT.601 with "studio swing", as in MATLAB's rgb2ycbcr: black is 16, white is 235.
 Y_WEIGHTS = (65.481, 128.553, 24.966)
 Y_OFFSET = 16.0
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-DETAIL_STEP = 32  # pixels between the places tried
+DETAIL_STEP = 32  # pixels between the places that are tried
 
 
 def find_detail(image: np.ndarray, side: int) -> tuple[slice, slice]:
@@ -21,7 +21,7 @@ def find_detail(image: np.ndarray, side: int) -> tuple[slice, slice]:
     values = image.astype(np.int64)
 
     def sums(of: np.ndarray) -> np.ndarray:
-        """Sums over each place, from the sums over all that lies above and to the left."""
+        """Sums over each place, by differences of the image's cumulative sums."""
         total = np.pad(of.sum(-1).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
         bottoms, rights = tops + height, lefts + width
         return total[bottoms, rights] - total[tops, rights] - total[bottoms, lefts] + total[tops, lefts]

@@ -8,7 +8,7 @@ from jax import Array
 
 from decloss_jax import checks
 
-# What multiplies the spectrum: the kernel alone, as printed, or on top of what is there.
+# The gain of the spectrum: the kernel alone, as printed, or added to the image itself.
 MODES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "multiply": lambda kernel: kernel,
     "residual": lambda kernel: 1.0 + kernel,
@@ -20,14 +20,14 @@ def separable_kernel(height: int, width: int, *, alpha: float, mu: float) -> np.
 
     K_N[i] = alpha exp(-(i - (N - 1)/2)^2 / (2 mu^2)) for i = 0 .. N-1 in the DFT's own order: i = 0 is the
     mean and the middle the Nyquist frequency, so low frequencies are suppressed. The kernel is the outer
-    product K[i,j] = K_H[i] K_W[j]; its centre (N - 1)/2 lies half a bin beside the Nyquist frequency, so
+    product K[i,j] = K_H[i] K_W[j]; its centre (N - 1)/2 lies half a bin below the Nyquist frequency, so
     K[i,j] and K[-i,-j] differ a little. Taking the real part after the inverse transform is the same as
-    using their mean, and that is what the real transform can hold.
+    using their mean, which the real transform can represent.
 
     Args:
         height: H, pixels.
         width: W, pixels.
-        alpha: factor of each axis (so alpha^2 in all), above 0.
+        alpha: factor of each axis (alpha^2 altogether), above 0.
         mu: width of the Gaussian in frequency bins, above 0.
 
     Returns:
@@ -47,10 +47,10 @@ def separable_kernel(height: int, width: int, *, alpha: float, mu: float) -> np.
 
 
 def radial_kernel(height: int, width: int, *, alpha: float, mu: float) -> np.ndarray:
-    """Returns a kernel that treats all directions alike; not the paper's.
+    """Returns a kernel that treats all directions alike; it is not the paper's.
 
-    The outer product of Eq. 15 passes diagonal detail above all, and most of it at the corner of the
-    spectrum. Here the Gaussian is one of the radius, around the Nyquist frequency of an axis: gain
+    The outer product of Eq. 15 passes mostly diagonal detail, and peaks at the corner of the spectrum. Here
+    the Gaussian depends on the radius and peaks at the Nyquist frequency of an axis: the gain is
     alpha^2 exp(-(b - N/2)^2 / (2 mu^2)) at b = N sqrt((i/H)^2 + (j/W)^2) bins from the mean, N = min(H, W).
 
     Args, Returns: as `separable_kernel`.
@@ -73,10 +73,10 @@ def enhance_detail(
         alpha: factor of each axis of the kernel, above 0; a Python number.
         mu: width of the kernel's Gaussian in frequency bins, above 0; a Python number.
         mode: "multiply" (the printed equations) or "residual".
-        kernel: "separable" (Eq. 15) or "radial", alike in all directions (`KERNELS`).
+        kernel: "separable" (Eq. 15) or "radial", the same in all directions (`KERNELS`).
 
     Returns:
-        [N,H,W,C] in the unit of `images`; with "multiply" the mean is nearly gone.
+        [N,H,W,C] in the unit of `images`; with "multiply" the mean is nearly 0.
 
     Raises:
         UserError: wrong shape, alpha or mu not above 0, unknown mode or kernel.

@@ -1,7 +1,7 @@
-"""Few compiled shapes for images of many sizes, without changing a value.
+"""Pads images of many sizes to a few shapes, so that few programs are compiled; no value changes.
 
 A compiled program has one shape. Images of other sizes are padded at the bottom and on the right, and every
-convolution sees zeros outside the image's own area, which is what its zero padding would have shown it.
+convolution sees zeros outside the image's own area, as its zero padding would give.
 """
 
 from collections.abc import Iterable
@@ -18,8 +18,8 @@ Size = tuple[int, int]  # height, width
 def shared_shapes(sizes: Iterable[Size], *, levels: int = LEVELS) -> dict[Size, Size]:
     """Chooses a few shapes that hold all sizes.
 
-    Heights and widths are each raised to the next of at most `levels` values, which part the images into
-    groups of like count; sides with no more than `levels` values keep them, and so need no padding.
+    Heights and widths are each rounded up to one of at most `levels` values, which divide the images into
+    groups of about equal size. Sides with no more than `levels` values keep them and need no padding.
 
     Args:
         sizes: height and width of each image.
@@ -39,7 +39,7 @@ def shared_shapes(sizes: Iterable[Size], *, levels: int = LEVELS) -> dict[Size, 
 
 
 def side_levels(sides: list[int], levels: int) -> list[int]:
-    """Returns the distinct sides, or the upper ends of `levels` groups of like count when there are more."""
+    """Returns the distinct sides, or if there are more, the largest of each of `levels` equal groups."""
     distinct = sorted(set(sides))
     if len(distinct) <= levels:
         return distinct
@@ -50,7 +50,7 @@ def side_levels(sides: list[int], levels: int) -> list[int]:
 def pad_to(images: np.ndarray, shape: Size) -> np.ndarray:
     """Pads [...,H,W,C] to `shape` by repeating the last row and the last column.
 
-    So that interpolation sees there what it sees at an image's edge; convolutions are shown zeros instead.
+    Interpolation then sees the same values as at an image's edge; convolutions see zeros (`valid_mask`).
     """
     missing = [(0, side - had) for side, had in zip(shape, images.shape[-3:-1], strict=True)]
     return np.pad(images, [(0, 0)] * (images.ndim - 3) + missing + [(0, 0)], mode="edge")

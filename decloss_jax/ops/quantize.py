@@ -1,4 +1,4 @@
-"""The one rule by which images in [0, 1] become integers, and back."""
+"""Converts images in [0, 1] to integers and back, by one rule."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def round_to_levels(images: Any, dtype: Any) -> Any:
 
 
 def check_finite(finite: bool) -> None:
-    """Raises `UserError` for images with values that no grey level can stand for."""
+    """Raises `UserError` unless `finite`: NaN and infinity have no grey level."""
     checks.check(
         finite,
         "images to quantize",
@@ -49,6 +49,6 @@ def check_finite(finite: bool) -> None:
 
 
 def dequantize(images: np.ndarray) -> np.ndarray:
-    """Brings uint8 and uint16 images to float32 in [0,1]; floats become float32 as they are."""
+    """Converts uint8 and uint16 images to float32 in [0,1]; other dtypes only change to float32."""
     values = images.astype(np.float32)
     return values / np.float32(np.iinfo(images.dtype).max) if images.dtype.kind == "u" else values

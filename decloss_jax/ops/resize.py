@@ -1,8 +1,8 @@
 """Bicubic resizing as MATLAB's `imresize` does it: the definition of the LR images. NumPy only.
 
-The official LR images of Set5, Set14 and BSD100 are met bit for bit by Keys' cubic (a = -0.5), widened by the
-scale when shrinking, rows first and columns second, rounded to 8 bits after each of the two, with
-coordinates outside the image clamped to the edge. No framework's bicubic resize equals it.
+Keys' cubic (a = -0.5) reproduces the official LR images of Set5, Set14 and BSD100 bit for bit, if it is
+widened by the scale when shrinking, applied to rows first and columns second, rounded to 8 bits after each of
+the two, and coordinates outside the image are clamped to the edge. No framework's bicubic resize equals it.
 """
 
 import functools
@@ -29,7 +29,7 @@ def clamp(indices: np.ndarray, length: int) -> np.ndarray:
 
 
 def mirror(indices: np.ndarray, length: int) -> np.ndarray:
-    """Reflects indices outside 0..length-1 at the image's border; the edge pixel comes twice."""
+    """Reflects indices outside 0..length-1 at the image's border; the edge pixel is repeated."""
     indices = np.mod(indices, 2 * length)
     return np.minimum(indices, 2 * length - 1 - indices)
 
@@ -37,9 +37,9 @@ def mirror(indices: np.ndarray, length: int) -> np.ndarray:
 EDGES = {"clamp": clamp, "mirror": mirror}
 
 
-@functools.lru_cache(maxsize=64)  # a data set repeats few sizes
+@functools.lru_cache(maxsize=64)  # a data set has few different sizes
 def resize_taps(length: int, scale: float, edge: str) -> tuple[np.ndarray, np.ndarray]:
-    """Lists, for every pixel along one resized side, the pixels it is made of and their weights.
+    """Lists the source pixels of every pixel along one resized side, and their weights.
 
     Pixel i has its centre at u = (i + 1/2) / scale - 1/2. Its weights are cubic(d), or scale * cubic(scale d)
     when shrinking, for the distances d to the pixels around u, divided by their sum.
@@ -109,7 +109,7 @@ def bicubic_downscale(image_uint8: np.ndarray, scale: int) -> np.ndarray:
     """Shrinks an image by a whole factor, bit for bit as the official LR images were made.
 
     Args:
-        image_uint8: [H,W,C] uint8; `mod_crop` it first where the LR pixels must tile it.
+        image_uint8: [H,W,C] uint8; apply `mod_crop` first if the LR pixels must tile it.
         scale: s, the factor by which both sides shrink.
 
     Returns:
@@ -123,7 +123,7 @@ def bicubic_downscale(image_uint8: np.ndarray, scale: int) -> np.ndarray:
 
 
 def bicubic_upscale(image_uint8: np.ndarray, scale: int) -> np.ndarray:
-    """Enlarges an image by a whole factor, with the roundings of `bicubic_downscale`: the baseline "bicubic".
+    """Enlarges an image by a whole factor and rounds as `bicubic_downscale` does: the baseline "bicubic".
 
     Args:
         image_uint8: [h,w,C] uint8.
@@ -161,7 +161,7 @@ def resize_8bit(image_uint8: np.ndarray, scale: float) -> np.ndarray:
 
 
 def round_half_up(values: np.ndarray) -> np.ndarray:
-    """Rounds 0..255 to uint8 with ties upwards and overshoot clipped: MATLAB's rule, for resizing alone."""
+    """Rounds 0..255 to uint8 with ties upwards and overshoot clipped: MATLAB's rule, only for resizing."""
     return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
 
 
@@ -172,7 +172,7 @@ def check_image(image: np.ndarray) -> None:
         "image to resize",
         expected="shape [H,W,C]",
         got=f"shape {list(image.shape)}",
-        remedy="hand in one image with its channels last",
+        remedy="pass one image with its channels last",
     )
 
 

@@ -1,4 +1,4 @@
-"""Folders of small images, each of which tells where its pixels lie."""
+"""Folders of small images whose pixels hold their own coordinates."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Crops and symmetries, on images whose pixels tell where they lie."""
+"""Crops and symmetries, on images whose pixels hold their own coordinates."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The cache of decoded images: right values, and right again after anything that happens to its files."""
+"""The cache of decoded images: right values, also after damage to its files."""
 
 import fcntl
 import math
@@ -105,7 +105,7 @@ def spoil_by_another_array(file):
 
 
 class Runs:
-    """What an unpickler would run."""
+    """Would run if it were unpickled."""
 
     def __reduce__(self):
         return pytest.fail, ("was run",)
@@ -145,7 +145,7 @@ SPOILERS = [
 
 @pytest.mark.parametrize("spoil", SPOILERS)
 @pytest.mark.parametrize("part", ["low", "hr"])
-def test_open_cache_mends_damaged_files(tmp_path, spoil, part):
+def test_open_cache_replaces_damaged_files(tmp_path, spoil, part):
     pairs = photographs()[:1]
     open_cache(pairs, scale=4, cache_dir=tmp_path)
     (file,) = tmp_path.glob(f"*.{part}.npy")
@@ -161,7 +161,7 @@ open_cache(find_pairs(Path({root!r}), scale=4, split="train"), scale=4, cache_di
 """
 
 
-def test_open_cache_goes_on_after_kill_9(tmp_path):
+def test_open_cache_resumes_after_kill_9(tmp_path):
     (tmp_path / "HR").mkdir()
     for i in range(40):
         pixels = np.random.default_rng(i).integers(0, 256, (400, 400, 3), dtype=np.uint8)

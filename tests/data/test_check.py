@@ -1,4 +1,4 @@
-"""Every fault that a folder can have is found, and named by file."""
+"""The check finds every fault that a folder can have, and names the file."""
 
 import pytest
 from PIL import Image
@@ -80,7 +80,7 @@ def test_check_data_finds_a_training_image_among_those_for_validation(tmp_path, 
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_check_data_infers_the_scale_of_a_folder_that_does_not_say_it(tmp_path, write_images, scale):
+def test_check_data_infers_the_scale_of_a_folder_whose_name_has_none(tmp_path, write_images, scale):
     write_images("set/hr", ["0.png", "1.png", "2.png"], height=24, width=48)
     write_images("set/lr", ["0.png", "1.png"], height=24 // scale, width=48 // scale)
     write_images("set/lr", ["2.png"], height=24 // scale + 1, width=48 // scale, first=2)
@@ -89,7 +89,7 @@ def test_check_data_infers_the_scale_of_a_folder_that_does_not_say_it(tmp_path, 
     }
 
 
-def test_check_data_names_images_that_training_does_not_take(tmp_path):
+def test_check_data_names_images_that_training_refuses(tmp_path):
     folder = tmp_path / "set"
     folder.mkdir()
     Image.new("RGBA", (8, 8), (1, 2, 3, 4)).save(folder / "a.png")
@@ -107,7 +107,7 @@ def test_check_data_refuses_a_folder_without_images(tmp_path):
         check_data([tmp_path / "missing"])
 
 
-def test_check_data_names_pictures_of_other_kinds_and_double_lr_images(tmp_path, write_images):
+def test_check_data_names_pictures_of_other_formats_and_duplicate_lr_images(tmp_path, write_images):
     write_images("set/HR", ["a.png"])
     write_images("set/LRx4", ["a.png", "a.jpg"], height=8, width=12)
     (tmp_path / "set" / "HR" / "b.gif").touch()

@@ -1,4 +1,4 @@
-"""Every kind of image file that people have, against pixels that are known beforehand."""
+"""Every common kind of image file, against known pixels."""
 
 import io
 import struct
@@ -329,12 +329,12 @@ def test_read_image_refuses_unreadable_files_by_name(tmp_path):
 
 @pytest.mark.parametrize("form", ["EPS", "GIF", "PPM", "TGA"])
 def test_read_image_looks_only_for_the_formats_that_it_names(tmp_path, form, monkeypatch):
-    """Whatever the ending says; for EPS Pillow would start Ghostscript."""
+    """The ending does not matter; for EPS Pillow would start Ghostscript."""
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("started"))
     Image.fromarray(RGB).save(tmp_path / "a.png", form)
     with Image.open(tmp_path / "a.png") as image:
         assert image.format == form
-    with pytest.raises(UserError, match=r"a.png: expected a readable image .*none of PNG, JPEG"):
+    with pytest.raises(UserError, match=r"a.png: expected a readable image .*none of the formats PNG, JPEG"):
         read_image(tmp_path / "a.png")
 
 
@@ -346,7 +346,7 @@ def test_decode_image_reads_bytes_as_files(tmp_path):
         decode_image(io.BytesIO(b"no image"), "record 7")
 
 
-def test_list_images_sorts_and_leaves_out_what_is_no_image(tmp_path):
+def test_list_images_sorts_and_leaves_out_other_files(tmp_path):
     names = ["b.PNG", "a.jpeg", "c.jfif", "d.JPE", "e.gif", "f.HEIC", "g.avif", ".h.gif"]
     for name in [*names, ".hidden.png", "._c.png", "notes.txt", "Thumbs.db"]:
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""The batch as a function of (seed, step): not of threads, processes or the step that a run started at."""
+"""The batch is a function of (seed, step), and not of threads, processes or the step of a restart."""
 
 import hashlib
 import itertools
@@ -16,7 +16,7 @@ from decloss_jax.data.pipeline import batch_source, read_ahead
 SIZES = {"scale": 4, "crop_size": 16, "batch_size": 6}
 IMAGES = 5
 
-# (seed, step) -> SHA-256 of the batch of 8, as the first version made it: no run may meet other data.
+# (seed, step) -> SHA-256 of the batch of 8, as the first version made it: the data of a run must not change.
 GOLDEN = {
     (0, 0): "ea9083f07f7c0f7c",
     (0, 1): "64743fa31edaf2ef",
@@ -27,7 +27,7 @@ GOLDEN = {
 
 @pytest.fixture
 def images(tmp_path, write_images):
-    """Five images of coordinates; the third channel is the image's number, the LR images hold theirs."""
+    """Five images of coordinates; the third channel is the image's number, also in the LR images."""
     names = [f"{i}.png" for i in range(IMAGES)]
     write_images("HR", names, height=40, width=56)
     write_images("LRx4", names, height=10, width=14)
@@ -60,7 +60,7 @@ def test_batches_are_aligned_uint8_crops(images):
 
 
 @pytest.mark.parametrize(("seed", "step"), GOLDEN)
-def test_batches_stay_what_they_were(images, seed, step):
+def test_batches_equal_those_of_the_first_version(images, seed, step):
     (batch,) = take(images, 1, batch_size=8, seed=seed, start_step=step)
     content = batch["low"].tobytes() + batch["hr"].tobytes()
     assert hashlib.sha256(content).hexdigest()[:16] == GOLDEN[seed, step]
@@ -116,7 +116,7 @@ def test_batches_are_the_same_on_any_number_of_processes_and_after_restarts(imag
 
 
 @pytest.mark.parametrize("start_step", [1, 9, 10**6])
-def test_batches_go_on_from_any_step(images, start_step):
+def test_batches_resume_from_any_step(images, start_step):
     source = batch_source(images, **SIZES, seed=3)
     expected = [source[start_step + i] for i in range(4)]
     assert_equal(take(images, 4, start_step=start_step), expected)

@@ -98,12 +98,12 @@ def test_tfds_source_refuses_another_format(prepared, tmp_path):
         list_prepared(tmp_path)
 
 
-def test_tfds_source_refuses_data_without_images_it_knows(tmp_path):
+def test_tfds_source_refuses_data_without_known_image_features(tmp_path):
     with pytest.raises(UserError, match=r"expected a feature hr or image, got picture"):
         list_prepared(prepare(Pictures, tmp_path))
 
 
-def test_tfds_record_names_itself_when_it_is_no_good(prepared):
+def test_tfds_record_is_named_when_it_is_refused(prepared):
     class Broken:
         def __getitem__(self, index):
             image = Image.fromarray(np.zeros((4, 4, 4), np.uint8))  # transparent

@@ -1,4 +1,4 @@
-"""The layouts that people have on disk, and what is refused in them."""
+"""The common folder layouts, and the faults that are refused in them."""
 
 import pytest
 from image_lists import list_images
@@ -185,11 +185,11 @@ def test_build_source_refuses_two_lr_images_of_one_name(tmp_path, write_images, 
         list_images(tmp_path)
 
 
-def test_build_source_names_pictures_of_other_kinds(tmp_path, write_images, capsys):
+def test_build_source_names_pictures_of_other_formats(tmp_path, write_images, capsys):
     write_images("set/HR", ["a.png", "b.jfif"])
     (tmp_path / "set" / "HR" / "c.gif").touch()
     assert [pair.name for pair in list_images(tmp_path / "set")] == ["a", "b"]
-    assert "HR: c.gif left out" in capsys.readouterr().err
+    assert "HR: ignored c.gif; only" in capsys.readouterr().err
     (tmp_path / "HR").mkdir()
     (tmp_path / "HR" / "d.heic").touch()
     with pytest.raises(UserError, match=r"got none in .*, only d\.heic"):
@@ -275,7 +275,7 @@ def test_build_source_holds_out_the_last_images_of_a_name(tmp_path, write_images
 
 
 @pytest.mark.parametrize(("prefix", "count"), [("test_", 3), ("", 3), ("test_", -1)])
-def test_build_source_refuses_to_hold_out_what_is_not_there(tmp_path, write_images, prefix, count):
+def test_build_source_refuses_to_hold_out_missing_images(tmp_path, write_images, prefix, count):
     write_images("HR", ["test_1.png", "test_2.png", "train_1.png"])
     with pytest.raises(UserError, match=r"data\.held_out_images"):
         list_images(tmp_path, held_out_prefix=prefix, held_out_images=count)

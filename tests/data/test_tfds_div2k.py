@@ -1,4 +1,4 @@
-"""The builder of DIV2K on tiny archives of the right layout: what it writes, and all that it refuses."""
+"""The builder of DIV2K on tiny archives of the right layout: its output, and the inputs that it refuses."""
 
 import dataclasses
 import hashlib
@@ -83,7 +83,7 @@ def archives(tmp_path, monkeypatch):
 
 
 def refuse(*arguments):
-    """Stands for what must not be called."""
+    """Replaces functions that must not be called."""
     raise AssertionError("called")
 
 
@@ -205,7 +205,7 @@ def test_div2k_refuses_an_archive_of_another_layout(tmp_path, archives, monkeypa
     )
 
 
-def test_div2k_takes_other_files_for_granted(tmp_path, archives, monkeypatch):
+def test_div2k_ignores_other_files(tmp_path, archives, monkeypatch):
     members = [("DIV2K_train_HR/readme.txt", b"hello"), ("__MACOSX/DIV2K_train_HR/._0001.png", b"")]
     make_archive(archives / "DIV2K_train_HR.zip", NUMBERS["train"], "", "DIV2K_train_HR", members)
     monkeypatch.setattr(tfds_div2k, "ARCHIVES", table(archives))
@@ -213,7 +213,7 @@ def test_div2k_takes_other_files_for_granted(tmp_path, archives, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"no archive", b"PK\x03\x04"])
-def test_div2k_refuses_what_is_no_archive(tmp_path, archives, monkeypatch, content):
+def test_div2k_refuses_a_file_that_is_not_an_archive(tmp_path, archives, monkeypatch, content):
     (archives / "DIV2K_train_HR.zip").write_bytes(content)
     monkeypatch.setattr(tfds_div2k, "ARCHIVES", table(archives))
     assert_refused(tmp_path, archives, r"DIV2K_train_HR\.zip: expected a \.zip file")
@@ -250,7 +250,7 @@ def test_build_source_refuses_archives_of_a_folder_source(tmp_path, write_images
         list_images(tmp_path, archives="somewhere")
 
 
-# What a user types, with the tiny archives' table in place of the published one.
+# A user's command, with the table of the tiny archives instead of the published one.
 LAUNCH = """
 import runpy, sys
 from pathlib import Path
@@ -266,7 +266,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def launch(archives, arguments, more=""):
-    """The words of a call of train.py that knows the tiny archives."""
+    """The command line of a train.py that knows the tiny archives."""
     here = REPOSITORY / "tests" / "data"
     script = LAUNCH.format(
         tests=str(here.parent),

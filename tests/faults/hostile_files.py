@@ -124,8 +124,8 @@ LARGE = {"shape": [10**9], "chunks": [10**9], "fill_value": 0}  # 4 GB of zeros 
 FOREIGN_CHECKPOINTS: dict[str, tuple[Change, str]] = {
     "config empty": (text(META, ""), "JSONDecodeError"),
     "config binary": (text(META, b"\xff\xfe\0"), "UnicodeDecodeError"),
-    "config list": (text(META, "[]"), "which is no object"),
-    "config deep": (text(META, DEEP), "too many brackets"),
+    "config list": (text(META, "[]"), "which is not an object"),
+    "config deep": (text(META, DEEP), "nested too deeply"),
     "config NaN": (model(features=float("nan")), "NaN, which is not JSON"),
     "config without model": (text(META, "{}"), "KeyError: 'model'"),
     "config huge": (text(META, " " * 2**23 + "{}"), "more than 8,388,608 bytes"),

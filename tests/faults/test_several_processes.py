@@ -73,7 +73,7 @@ def test_a_run_moves_between_one_and_several_processes(tmp_path):
 @pytest.mark.parametrize(
     ("further", "named"),
     [
-        ("--config.seed=5", "config: expected the same on all processes, got another on process 1"),
+        ("--config.seed=5", "config: expected the same on all processes, got a different one on process 1"),
         ("--workdir={elsewhere}", "choose a --workdir on a disk that all of them share"),
     ],
 )

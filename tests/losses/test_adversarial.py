@@ -32,7 +32,7 @@ def oracle(name, real, fake):
     """Value and gradients (real, fake), by the chain rule, in float64."""
     real, fake = real.astype(np.float64), fake.astype(np.float64)
     kind, side = name.split("_")
-    target = side == "discriminator"  # what the real ones are meant to pass for
+    target = side == "discriminator"  # the label that the real images should get
     if kind == "gan":
         (of_real, d_real), (of_fake, d_fake) = cost(real, True), cost(fake, not target)
         return (of_real + of_fake, d_real, d_fake) if target else (of_fake, 0 * real, d_fake)

@@ -148,21 +148,21 @@ def assert_equals_dense(sr: np.ndarray, hr: np.ndarray) -> None:
 
 
 def test_spatial_contrast_of_many_patches_equals_dense():
-    """More than one strip of the size chosen for CPUs; the last one has a filling."""
+    """More than one strip of the size chosen for CPUs; the last one is padded."""
     assert_equals_dense(*random_patches(7, 2 * strips.CPU_TILE + 21, 6))
 
 
 @pytest.mark.parametrize("anchors", [7, 100])
 def test_form_for_accelerators_equals_dense(anchors, monkeypatch):
-    """Strips of all columns at once, seven anchors or all of them."""
+    """Strips of seven anchors or all of them, against all columns at once."""
     sr, hr = random_patches(8, 33, 6)
     monkeypatch.setattr(strips, "STRIP_BYTES", anchors * len(sr) * strips.PAIR_BYTES)
     monkeypatch.setattr(strips.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
     assert_equals_dense(sr, hr)
 
 
-def test_filling_adds_nothing_where_no_pair_is_alike():
-    """Ten anchors in strips of four: two places of the last strip are filled, and have no positive."""
+def test_padding_adds_nothing_where_no_pair_is_similar():
+    """Ten anchors in strips of four: the two padded places of the last strip have no positive."""
     hr = np.random.default_rng(0).normal(size=(10, 6)).astype(np.float32)
     options = {**OPTIONS, "threshold_db": 200.0}
     loss, gradient = value_and_gradient(spatial_contrast, hr, hr, **options, tile_size=4)
@@ -172,7 +172,7 @@ def test_filling_adds_nothing_where_no_pair_is_alike():
 
 
 def test_spatial_contrast_value_alone_equals_value_with_gradient():
-    """And does not pay for the gradient: three products, S_sr, S_hr and the mask, instead of six."""
+    """It does not compute the gradient either: three products (S_sr, S_hr, the mask) instead of six."""
     sr, hr = random_patches(9, 30, 6)
     form = partial(spatial_contrast, **OPTIONS, tile_size=8)
     alone = jax.jit(form).lower(sr, hr).compile()
@@ -229,7 +229,7 @@ def test_spatial_contrast_of_constant_patches_is_finite(form):
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_spatial_contrast_takes_tiny_vectors_for_zero(form):
-    """Rounding noise of a flat patch has no direction: cosine 0, gradient 0; a hundred times more counts."""
+    """Rounding noise has no direction: cosine 0, gradient 0. A vector a hundred times longer counts."""
     sr, hr = random_patches(3, 12, 8)
     sr[0] = similarity.ZERO_NORM / 100
     options = {**OPTIONS, "threshold_db": threshold_between(hr, 0.3)}
@@ -290,7 +290,7 @@ def test_gradient_into_hr_is_zero():
 
 
 def precisions_of_products(jaxpr: Jaxpr) -> tuple[list, list]:
-    """Lists the precision of each product: of those that a comparison takes (the mask's), and the others."""
+    """Lists the precisions of the products whose result is compared (the mask's), and of the others."""
     compared = {var for eqn in jaxpr.eqns if eqn.primitive.name == "ge" for var in eqn.invars[:1]}
     of_mask, others = [], []
     for eqn in jaxpr.eqns:
@@ -305,7 +305,7 @@ def precisions_of_products(jaxpr: Jaxpr) -> tuple[list, list]:
 
 @pytest.mark.parametrize("precision", ["high", "default", "bf16"])
 def test_precision_is_that_of_all_products_but_the_masks(precision):
-    """In the program, since CPUs compute the same at any precision."""
+    """The program is inspected, because CPUs compute the same at any precision."""
     form = partial(spatial_contrast, **OPTIONS, tile_size=16, precision=precision)
     program = jax.make_jaxpr(jax.value_and_grad(form))(*random_patches(6, 40, 16))
     of_mask, others = precisions_of_products(program.jaxpr)
@@ -323,7 +323,7 @@ def test_bfloat16_products_change_the_loss_little():
 
 
 def temporaries(patches: int, depth: int) -> int:
-    """Bytes that the compiled value and gradient hold beside arguments and results."""
+    """Bytes that the compiled value and gradient need in addition to arguments and results."""
     shape = jax.ShapeDtypeStruct((patches, depth), jnp.float32)
     compiled = jax.jit(jax.value_and_grad(partial(spatial_contrast, **OPTIONS))).lower(shape, shape).compile()
     return compiled.memory_analysis().temp_size_in_bytes

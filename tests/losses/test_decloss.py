@@ -97,7 +97,7 @@ def test_enhancement_and_patches_equal_golden(golden, index):
 
 @pytest.mark.parametrize(("n", "mode"), [(1, "multiply"), (3, "residual")])
 def test_decloss_of_flat_images_is_finite(n, mode):
-    """One image, black, gray and white ones: nothing to contrast, or vectors without direction."""
+    """One black image, or a black, a gray and a white one: no negatives, or vectors without direction."""
     flat = np.linspace(0.0, 1.0, n, dtype=np.float32)[:, None, None, None] * np.ones(
         (n, 16, 16, 3), np.float32
     )

@@ -87,7 +87,7 @@ def test_pairs_at_the_threshold_are_the_same_on_any_number_of_devices():
         np.testing.assert_allclose(other_gradient, gradient, rtol=0, atol=1e-6 * np.abs(gradient).max())
 
 
-def test_decloss_alone_equals_value_beside_the_gradient(alone):
+def test_decloss_alone_equals_value_with_gradient(alone):
     (expected, _), _ = alone
     np.testing.assert_allclose(jax.jit(spread(4))(*images())[0], expected, rtol=1e-6)
 
@@ -130,7 +130,7 @@ def test_decloss_communicates_three_times():
 
 
 def test_work_of_a_device_falls_with_their_number():
-    """The strips' loop and those over the tiles of a strip count the pairs: P P / devices."""
+    """The lengths of the loops over strips and over their tiles give the number of pairs: P P / devices."""
 
     def pairs(devices: int, size: int, tile: int) -> int:
         program = compiled(devices).as_text()

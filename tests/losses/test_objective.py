@@ -31,7 +31,7 @@ def test_objective_adds_weighted_terms_and_reports_each():
 def test_l1_loss_and_gradient():
     random = np.random.default_rng(0)
     sr, hr = (random.random((2, 4, 5, 3)).astype(np.float32) for _ in range(2))
-    sr[0, :2] = hr[0, :2]  # equal pixels ask for nothing
+    sr[0, :2] = hr[0, :2]  # equal pixels have no gradient
     value, gradient = jax.value_and_grad(l1_loss)(sr, hr)
     assert float(value) == pytest.approx(np.abs(sr.astype(float) - hr).mean(), rel=1e-6)
     np.testing.assert_allclose(gradient, np.sign(sr - hr) / sr.size, rtol=1e-6)

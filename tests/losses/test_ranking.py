@@ -1,4 +1,4 @@
-"""The losses of RankSRGAN against reference values, a plain loop, and what their gradients must be."""
+"""The losses of RankSRGAN against reference values, a plain loop, and known gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def test_ranking_loss_equals_a_plain_loop(margin):
     np.testing.assert_allclose(ranking_loss(*columns, margin=margin), total / 40, rtol=1e-5)
 
 
-def test_ranking_loss_pulls_at_pairs_in_the_wrong_order_alone():
+def test_ranking_loss_has_a_gradient_only_at_pairs_in_the_wrong_order():
     first, second, target = (
         jnp.array([[1.0], [1.0], [6.0]]),
         jnp.array([[0.0], [0.0], [7.0]]),

@@ -1,4 +1,4 @@
-"""ICOO against loops over the definition, and the properties that a comparison of methods rests on."""
+"""ICOO against loops over the definition, and the properties that comparisons of methods need."""
 
 import math
 

@@ -81,7 +81,7 @@ def test_lpips_padded_with_vgg_equals_lpips_of_the_image_alone(golden):
         (lambda image: image[..., :1], r"shape \[40, 40, 1\]"),
     ],
 )
-def test_lpips_each_refuses_other_images_than_uint8(change, got):
+def test_lpips_each_refuses_images_that_are_not_uint8(change, got):
     sr, hr = (change(random_images((40, 40), seed=seed)[0]) for seed in (0, 1))
     with pytest.raises(UserError, match=f"sr: expected uint8 of shape .* got .*{got}"):
         list(lpips_each([sr], [hr], net="alex"))

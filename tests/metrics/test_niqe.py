@@ -27,7 +27,8 @@ def rows(golden):
 def test_niqe_equals_the_reference(golden, rows, border):
     for name, row in rows.items():
         value = niqe(golden[f"image/{name}"], crop_border=border)
-        assert abs(value - row[f"ideal_y_border{border}"]) < 2e-5, name  # a few pixels of Y lie between two
+        # A few pixels of Y lie between two levels.
+        assert abs(value - row[f"ideal_y_border{border}"]) < 2e-5, name
         assert abs(value - row[f"basicsr_y_border{border}"]) < 1e-2, name
 
 
@@ -55,7 +56,7 @@ def test_fit_asymmetric_gaussian_recovers_a_known_distribution(shape):
     np.testing.assert_allclose(np.ravel(found), [shape, left, right], rtol=0.03)
 
 
-def test_niqe_does_not_see_what_is_beyond_the_last_whole_block(golden):
+def test_niqe_ignores_pixels_beyond_the_last_whole_block(golden):
     image = golden["image/set5_5"]
     height, width = (side // 96 * 96 for side in image.shape[:2])
     changed = image.copy()

@@ -109,7 +109,7 @@ def test_discriminator_equals_torch(size, stages, side, train):
     np.testing.assert_allclose(gradient, expected_gradient, atol=2e-5 * np.abs(expected_gradient).max())
 
     expected_statistics = discriminator_variables(to_arrays(network))[1]["batch_stats"]
-    if train:  # of the batch's variance, a tenth of the new one, torch takes n / (n - 1)
+    if train:  # torch multiplies the batch's variance, a tenth of the new one, by n / (n - 1)
         for name, leaves in statistics.items():
             stage, part = map(int, name[2:].split("_"))
             values = len(x) * (size >> stage + part) ** 2
@@ -147,7 +147,7 @@ def test_discriminator_starts_as_torch_does():
 
 @functools.cache
 def small():
-    """A small discriminator with its variables, 16 images, and what it does with them on one device."""
+    """A small discriminator with its variables, 16 images, and its results for them on one device."""
     model, x = VGGDiscriminator(features=4, input_size=16), images(16, 16)
     variables = jax.jit(model.init)(jax.random.key(1), x)
     return model, variables, x, jax.jit(in_training(model))(variables, x)

@@ -98,7 +98,7 @@ def test_remat_changes_nothing_but_memory():
         np.testing.assert_allclose(plain, remat, rtol=1e-5, atol=1e-6)
 
 
-def test_build_model_refuses_what_the_network_does_not_have():
+def test_build_model_refuses_options_that_the_network_lacks():
     assert build_model({"name": "edsr", "scale": 3, "growth": None}) == EDSR(scale=3)
     with pytest.raises(checks.UserError, match=r"model\.growth: expected an option of edsr"):
         build_model({"name": "edsr", "growth": 32})

@@ -83,7 +83,7 @@ def check_statistics(golden, before, moved, count):
         stage, part = map(int, name[2:].split("_"))
         values = count * (296 >> stage + part) ** 2
         old = before[name]["var"]
-        # Of the batch's variance torch takes n / (n - 1).
+        # torch multiplies the batch's variance by n / (n - 1).
         variance = 0.9 * old + (leaves["var"] - 0.9 * old) * values / (values - 1)
         for ours, theirs in ((leaves["mean"], "running_mean"), (variance, "running_var")):
             check_close(ours, golden[f"small/a296/after_train:{name}.{theirs}"], 5e-6)

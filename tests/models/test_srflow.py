@@ -38,7 +38,7 @@ def random_params(draw, *, size: float = 0.2):
 
 @pytest.fixture(scope="module")
 def small(shared):
-    """The small network of the reference values, and what it gives for their images, gradients included."""
+    """The small network of the reference values, and its results for their images, with gradients."""
     golden = np.load(shared / "golden/comparison/srflow_small_x4.npz")
     model, params, _ = load_generator(shared / "golden/comparison/srflow_small_x4.pth", stacked_blocks=(0, 2))
 
@@ -154,7 +154,7 @@ def test_the_released_size_equals_the_authors(shared):
 
 
 def formula_weights(folder, layout) -> dict[str, np.ndarray]:
-    """Runs the formula that stands beside the reference values."""
+    """Runs the formula that is stored with the reference values."""
     scope: dict = {}
     exec(compile((folder / "formula_weights.py").read_text(), "formula_weights.py", "exec"), scope)
     return {key: scope["srflow"](key, shape, 3, 0.3) for key, shape in layout}

@@ -1,4 +1,4 @@
-"""SRResNet and MSRResNet against reference values, through the files of all who name their layers."""
+"""SRResNet and MSRResNet against reference values, from files with each naming of their layers."""
 
 import json
 
@@ -58,12 +58,12 @@ def test_network_equals_the_reference_and_so_does_its_gradient(shared, name):
         ("msrresnet_x4", BASICSR_NAMES, "BasicSR MSRResNet"),
     ],
 )
-def test_load_generator_reads_the_other_names_alike(shared, tmp_path, name, rename, dialect):
+def test_load_generator_reads_the_other_names_too(shared, tmp_path, name, rename, dialect):
     folder = shared / "golden" / "comparison"
     if rename is None:
         layout = json.loads((folder / "ranksrgan_released_layout.json").read_text())
         old = {new: key for key, new in layout["generator_old_key_to_new_key"]}
-        # The layout is of 16 blocks: the convolution after them is called by their number.
+        # The layout has 16 blocks, and their number is part of the name of the convolution after them.
         old |= {f"LRconv.{leaf}": f"model.1.sub.3.{leaf}" for leaf in ("weight", "bias")}
     else:
         old = None

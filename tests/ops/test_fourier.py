@@ -17,7 +17,7 @@ def dft_matrix(size: int) -> np.ndarray:
 
 
 def printed_enhancement(images: np.ndarray, alpha: float, mu: float, mode: str) -> np.ndarray:
-    """Eq. 12-17, the inverse being the conjugate transpose and the real part taken at the end."""
+    """Eq. 12-17; the inverse is the conjugate transpose, and the real part is taken at the end."""
     _, height, width, _ = images.shape
     axes = []
     for size in (height, width):

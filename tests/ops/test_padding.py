@@ -1,4 +1,4 @@
-"""Shapes that hold many sizes, and the masks of what lies inside."""
+"""Few shapes for many sizes, and the masks of the images inside them."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -4,8 +4,8 @@ model    the Flax module: encode, decode, regress
 encoder  the LR image -> conditioning maps of three sizes
 flow     HR image <-> latents, three levels of sixteen conditional steps
 layers   the invertible layers, each a pair of pure functions
-start    how the parameters begin: drawn, then fitted to the first batch
-latents  the noise that a sample is made of
+start    the initial parameters: drawn, then fitted to the first batch
+latents  the noise that a sample is made from
 """
 
 from decloss_jax.models.srflow.latents import draw_latents

@@ -1,4 +1,4 @@
-"""The conditioning maps of SRFlow: RRDBNet without its long skip, and what the flow takes from it.
+"""The conditioning maps of SRFlow: RRDBNet without its long skip, and the maps that the flow takes from it.
 
 The authors' network looks like ESRGAN's RRDBNet, with equal names and shapes, but differs in one sum: the
 output of `conv_body` is added to the output of the last block, not to that of `conv_first`. Weights of one
@@ -22,13 +22,13 @@ Params = Mapping[str, Any]
 def conditions(
     params: Params, low: Array, stacked_blocks: Sequence[int], *, unrolled: bool = False
 ) -> tuple[Array, Array, Array]:
-    """Computes what the three levels of the flow are conditioned on.
+    """Computes the maps that condition the three levels of the flow.
 
     Args:
-        params: of the encoder; those of its blocks are stacked along a leading axis.
+        params: parameters of the encoder; those of its blocks are stacked along a leading axis.
         low: [N,h,w,3] in [0,1], h and w even.
         stacked_blocks: the blocks, counted from 0, whose outputs are joined to each level's own features.
-        unrolled: compile every block by itself.
+        unrolled: compile every block separately.
 
     Returns:
         Maps of 2h x 2w, h x w and h/2 x w/2 pixels; each has features (1 + number of stacked blocks)
@@ -47,7 +47,7 @@ def conditions(
 
 
 def regress(params: Params, low: Array, *, unrolled: bool = False) -> Array:
-    """Super-resolves [N,h,w,3] to [N,4h,4w,3] as RRDBNet does; the encoder is trained so, before the flow."""
+    """Super-resolves [N,h,w,3] to [N,4h,4w,3] as RRDBNet does, which trains the encoder before the flow."""
     features, _ = extract(params, low, (), unrolled=unrolled)
     y = upsample(params["conv_up2"], upsample(params["conv_up1"], features))
     return convolution(params["conv_last"], leaky_relu(convolution(params["conv_hr"], y)))
@@ -60,7 +60,7 @@ def extract(
     x = convolution(params["conv_first"], low)
     blocks = jax.tree.leaves(params["body"])[0].shape[0]
     maps, start = {}, 0
-    # Between two blocks whose outputs are kept, one compiled block does for all.
+    # Between two blocks whose outputs are kept, one compiled block serves all.
     for stop in sorted({block + 1 for block in stacked_blocks} | {blocks}):
         part = jax.tree.map(lambda leaf, a=start, b=stop: leaf[a:b], params["body"])
         x, _ = lax.scan(lambda x, block: (apply_block(block, x), None), x, part, unroll=unrolled)

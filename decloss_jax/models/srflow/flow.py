@@ -1,8 +1,9 @@
 """The flow of SRFlow: HR image <-> latents, conditioned on the LR image.
 
-A level is: squeeze 2x2 pixels into channels, transition steps (actnorm, mixing), conditional steps (actnorm,
-mixing, injector, coupling). After the first level half of the channels leave the flow as latents (`split`).
-The parameters of the equal steps of a level are stacked, and one compiled step runs through them.
+A level squeezes 2x2 pixels into channels, then applies transition steps (actnorm, mixing) and conditional
+steps (actnorm, mixing, injector, coupling). After the first level half of the channels leave the flow as
+latents (`split`). The parameters of the equal steps of a level are stacked, and one compiled step loops over
+them.
 """
 
 import functools
@@ -52,7 +53,7 @@ def invert_conditional_step(params: Params, y: Array, condition: Array) -> Array
 def run_level(
     params: Params, x: Array, condition: Array, *, transition: Step, step: Step, unrolled: bool = False
 ) -> tuple[Array, tuple[Any, Any]]:
-    """Squeezes and runs the steps of a level; returns y and, stacked, what each step gave beside it."""
+    """Squeezes and runs the steps of a level; returns y and the stacked second results of the steps."""
     x = pixel_unshuffle(x, 2)
     x, of_transitions = lax.scan(lambda x, p: transition(p, x), x, params["transitions"], unroll=unrolled)
     x, of_steps = lax.scan(lambda x, p: step(p, x, condition), x, params["steps"], unroll=unrolled)
@@ -65,11 +66,11 @@ def encode(
     """Maps HR images to latents.
 
     Args:
-        params: of the flow.
+        params: parameters of the flow.
         hr: [N,H,W,3], H and W multiples of 8.
         conditions: three maps, of a half, a quarter and an eighth of HR's sides.
         remat: recompute the inside of each step in the backward pass.
-        unrolled: compile every step by itself.
+        unrolled: compile every step separately.
 
     Returns:
         [eps of the split [N,H/2,W/2,6], z [N,H/8,W/8,96]] and log|det d latents / d hr|, [N].
@@ -110,12 +111,12 @@ def bits_per_pixel(latents: Latents, log_det: Array) -> Array:
     """Returns the negative log-likelihood of the images, in bits per pixel of three channels.
 
     Args:
-        latents: of `encode`; their density is the standard normal one.
-        log_det: of `encode`, [N].
+        latents: from `encode`; their density is the standard normal one.
+        log_det: from `encode`, [N].
 
     Returns:
-        -(log N(latents; 0, 1) + log_det) / (H W ln 2), [N]. The density is that of images in [0,1]; a third
-        of it are bits per dimension, and log2(256) more are those of images in 0..255.
+        -(log N(latents; 0, 1) + log_det) / (H W ln 2), [N]. The density is that of images in [0,1]. A third
+        of the value is bits per dimension; for images in 0..255, add log2(256) to that.
     """
     values = sum(math.prod(latent.shape[1:]) for latent in latents)
     squares = sum(jnp.sum(latent**2, axis=(1, 2, 3)) for latent in latents)

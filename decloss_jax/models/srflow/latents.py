@@ -1,4 +1,4 @@
-"""The noise that SRFlow's samples are made of, a function of a key and of the place in the picture."""
+"""The noise that SRFlow's samples are made from: a function of a key and the place in the picture."""
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +21,16 @@ def latent_shapes(low: Array) -> list[tuple[int, ...]]:
 
 
 def draw_latents(key: Array, rows: Array, columns: Array, *, heat: float | Array) -> list[Array]:
-    """Draws the latents of a part of a picture; the same place gets the same noise in whatever part it lies.
+    """Draws the latents of a part of a picture; a place gets the same noise in every part that contains it.
 
     Args:
-        key: of the picture.
+        key: key of the picture.
         rows: [h/2] integers, the rows of 2x2 blocks of LR pixels, counted in the whole picture.
         columns: [w/2] integers.
         heat: tau, the standard deviation (the paper's "temperature").
 
     Returns:
-        [eps [2h,2w,6], z [h/2,w/2,96]], as `SRFlow.decode` takes them with a batch axis in front.
+        [eps [2h,2w,6], z [h/2,w/2,96]]; `SRFlow.decode` takes them with a batch axis in front.
     """
     of_eps = EPS_FACTOR**2 * EPS_CHANNELS
 

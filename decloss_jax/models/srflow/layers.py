@@ -58,7 +58,7 @@ def mixing(params: Params, x: Array) -> tuple[Array, Array]:
 
 
 def invert_mixing(params: Params, y: Array) -> Array:
-    """Inverts `mixing`; one step of Newton's iteration mends the last digits of the inverse."""
+    """Inverts `mixing`; one step of Newton's iteration corrects the last digits of the inverse."""
     matrix = params["matrix"]
     inverse = jnp.linalg.inv(matrix)
     error = jnp.eye(matrix.shape[0], dtype=matrix.dtype) - jnp.matmul(
@@ -74,7 +74,7 @@ def mix(matrix: Array, x: Array) -> Array:
 
 
 def injector(params: Params, x: Array, condition: Array) -> tuple[Array, Array]:
-    """Shifts and scales all channels by what the condition alone tells ("Affine Injector")."""
+    """Shifts and scales all channels as the condition alone predicts ("Affine Injector")."""
     shift, scale = shift_and_scale(params, condition)
     return (x + shift) * scale, sum_log(scale)
 
@@ -86,10 +86,10 @@ def invert_injector(params: Params, y: Array, condition: Array) -> Array:
 
 
 def coupling(params: Params, x: Array, condition: Array) -> tuple[Array, Array]:
-    """Shifts and scales the second half of the channels by the first half and the condition
-    ("Conditional Affine Coupling").
+    """Shifts and scales the second half of the channels as the first half and the condition predict.
 
-    Of an odd number of channels the first half is the smaller one.
+    This is the paper's "Conditional Affine Coupling". If the number of channels is odd, the first half is the
+    smaller one.
     """
     kept, changed = jnp.split(x, [x.shape[-1] // 2], axis=-1)
     shift, scale = shift_and_scale(params, jnp.concatenate([kept, condition], axis=-1))
@@ -104,7 +104,7 @@ def invert_coupling(params: Params, y: Array, condition: Array) -> Array:
 
 
 def split(params: Params, x: Array) -> tuple[Array, Array, Array]:
-    """Takes the second half of the channels out of the flow, normalised by what the first half tells of it.
+    """Takes the second half of the channels out of the flow, normalised as the first half predicts.
 
     Returns:
         The first half; eps = (second half - mean) / exp(logs), a latent; and log|det| = -sum logs, [N].
@@ -115,7 +115,7 @@ def split(params: Params, x: Array) -> tuple[Array, Array, Array]:
 
 
 def invert_split(params: Params, kept: Array, eps: Array) -> Array:
-    """Inverts `split`: puts the second half back that belongs to eps."""
+    """Inverts `split`: computes the second half from eps and appends it."""
     mean, logs = prior(params, kept)
     return jnp.concatenate([kept, mean + jnp.exp(logs) * eps], axis=-1)
 

@@ -12,28 +12,28 @@ from decloss_jax import checks
 from decloss_jax.models.srflow import encoder, flow, start
 from decloss_jax.models.srflow.latents import BLOCK, draw_latents, latent_shapes
 
-HEAT = 0.9  # of samples: tau for DIV2K x4 in the paper's table
+HEAT = 0.9  # tau of samples for DIV2K x4 in the paper's table
 
 
 class SRFlow(nn.Module):
     """Super-resolves [N,h,w,3] in [0,1] to [N,4h,4w,3], float32, not clipped; h and w are even.
 
-    A call gives the image of the latents 0 ("heat 0"); `encode` and `decode` are each other's inverse, and
-    the bits per pixel that `encode` returns are what training minimises.
+    A call returns the image of the latents 0 ("heat 0"). `encode` and `decode` are each other's inverse, and
+    training minimises the bits per pixel that `encode` returns.
 
     Attributes:
         scale: s, 4.
         features: width of the encoder's trunk.
         blocks: number of its RRDBs.
         growth: channels that each of their dense convolutions adds.
-        stacked_blocks: the RRDBs, counted from 0, whose outputs condition the flow beside the trunk's; a file
-            of weights does not show them.
+        stacked_blocks: the RRDBs, counted from 0, whose outputs condition the flow together with the trunk's;
+            a file of weights does not record them.
         flow_steps: conditional steps of each level (K in the paper).
         transitions: steps of each level without conditioning.
         hidden: width of the networks inside the steps.
         remat: recompute the inside of each conditional step in the backward pass, to save memory.
-        unrolled: compile every block and step by itself, not one for all in a loop. On CPUs gradients are
-            then many times faster (in loops XLA's CPU compiler takes its slowest routine for those of
+        unrolled: compile every block and step separately instead of one in a loop. On CPUs gradients are then
+            many times faster (in loops XLA's CPU compiler uses its slowest routine for those of
             convolutions).
     """
 
@@ -109,13 +109,13 @@ class SRFlow(nn.Module):
         return flow.decode(self.flow, latents, conditions)
 
     def sample(self, low: Array, key: Array, *, heat: float = HEAT) -> Array:
-        """Draws one image for each LR image: decodes normal latents of the standard deviation `heat`."""
+        """Draws one image for each LR image from normal latents with the standard deviation `heat`."""
         blocks = [jnp.arange(side // BLOCK) for side in low.shape[1:3]]
         draw = functools.partial(draw_latents, rows=blocks[0], columns=blocks[1], heat=heat)
         return self.decode(low, jax.vmap(draw)(jax.random.split(key, low.shape[0])))
 
     def regress(self, low: Array) -> Array:
-        """Super-resolves with the encoder alone, which is trained so, with L1, before the flow."""
+        """Super-resolves with the encoder alone, which is trained with L1 before the flow."""
         checks.check_images("low", low, channels=3)
         return encoder.regress(self.encoder, low, unrolled=self.unrolled)
 

@@ -1,4 +1,4 @@
-"""How SRFlow's parameters begin: drawn from a key, then actnorm fitted to the first batch."""
+"""SRFlow's initial parameters: drawn from a key, then actnorm fitted to the first batch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +13,12 @@ from decloss_jax.models.srflow import encoder, flow, layers
 Params = Mapping[str, Any]
 
 HIDDEN_STD = 0.05  # of the hidden convolutions' kernels (Glow's code)
-CHANNELS = (12, 24, 96)  # in the three levels: 4 x 3, and 4 x 6 behind the split, and 4 x 24
+CHANNELS = (12, 24, 96)  # in the three levels: 4 x 3, 4 x 6 after the split, 4 x 24
 LEAST_STD = 1e-6  # added to the standard deviation that actnorm divides by
 
 
 def draw_encoder(key: Array, *, features: int, blocks: int, growth: int) -> Params:
-    """Draws the encoder's parameters as RRDBNet draws them, those of its blocks stacked."""
+    """Draws the encoder's parameters as RRDBNet does, and stacks those of its blocks."""
     of_ends, of_blocks = jax.random.split(key)
     ends = RRDBNet(features=features, blocks=1, growth=growth, parent=None)
     params = dict(ends.init(of_ends, jnp.zeros((1, 4, 4, 3), jnp.float32))["params"])
@@ -30,7 +30,7 @@ def draw_encoder(key: Array, *, features: int, blocks: int, growth: int) -> Para
 
 
 def draw_flow(key: Array, *, inputs: int, hidden: int, steps: int, transitions: int) -> Params:
-    """Draws the flow's parameters: random rotations, N(0, 0.05) kernels, and zeros at every end."""
+    """Draws the flow's parameters: random rotations, N(0, 0.05^2) kernels, and zeros in every last layer."""
     params: dict[str, Any] = {}
     keys = jax.random.split(key, (len(CHANNELS), 2))
     for name, channels, (of_transitions, of_steps) in zip(flow.LEVELS, CHANNELS, keys, strict=True):
@@ -79,10 +79,10 @@ def zero_convolution(inputs: int, outputs: int) -> Params:
 def fit_actnorms(params: Params, low: Array, hr: Array, stacked_blocks: Sequence[int]) -> Params:
     """Fits every actnorm so that its outputs on this batch have mean 0 and deviation 1 (Glow, Sec. 3.1).
 
-    Each is fitted to what the layers before it give, fitted already; nothing else changes.
+    Each is fitted to the output of the layers before it, which are already fitted; nothing else changes.
 
     Args:
-        params: of an SRFlow.
+        params: parameters of an SRFlow.
         low: the first batch, [N,h,w,3] in [0,1].
         hr: [N,4h,4w,3].
         stacked_blocks: as in the model.
