@@ -6,7 +6,7 @@ LOCK ?= --constraint requirements-lock.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(LOCK)
 
-.PHONY: train test check browser dependencies audit
+.PHONY: train test test-fast check browser dependencies audit
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py --config configs/quickstart.py --workdir runs/quickstart
@@ -16,6 +16,11 @@ train: $(VENV)/.installed
 test: check browser
 	$(BIN)/python -m pytest -n 2
 	$(BIN)/python -m decloss_jax compare-torch
+
+# The unit tests, for daily work: no training by the command line, no killed processes, no browser.
+test-fast: $(VENV)/.installed-for-tests
+	$(BIN)/python -m pytest -n 2 tests/ops tests/losses tests/metrics tests/models tests/data tests/weights \
+	    tests/host tests/workdir tests/inference tests/test_architecture.py tests/test_readme.py
 
 check: $(VENV)/.installed-for-tests
 	$(BIN)/ruff format --check .
