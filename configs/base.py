@@ -58,7 +58,8 @@ def get_config() -> ConfigDict:
     config.pretrain.learning_rate = 1e-4  # peak
     config.pretrain.warmup_steps = 5_000  # w: update t = 1..w has the rate peak t/w; a cosine starts after it
     # "cosine" to 0, "constant", or "multistep": times gamma after each milestone. Milestones count the
-    # updates of this stage, including the warm-up (EDSR: gamma 0.5 at 200k; ESRGAN: 0.5 at 50k, 100k, 200k, 300k).
+    # updates of this stage, including the warm-up. EDSR: gamma 0.5 at 200k; ESRGAN: 0.5 at 50k, 100k,
+    # 200k, 300k.
     config.pretrain.schedule = "cosine"
     config.pretrain.milestones = ()
     config.pretrain.gamma = 0.5
@@ -116,7 +117,8 @@ def get_config() -> ConfigDict:
     config.ranker.statistics = "running"  # of batch norms, or "batch", as in RankSRGAN's code
 
     # Moving average of the generator's parameters, e <- decay e + (1 - decay) w after each update.
-    # Validation, evaluation, export and the next stage use it. 0: none, as in the paper. BasicSR's ESRGAN: 0.999.
+    # Validation, evaluation, export and the next stage use it. 0: none, as in the paper; BasicSR's ESRGAN
+    # uses 0.999.
     config.ema_decay = 0.0
 
     # For both networks.

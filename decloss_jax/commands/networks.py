@@ -132,7 +132,7 @@ def open_network(path: str | Path, res_scale: float | None) -> tuple[Any, Any, s
 
 
 def interpolate_networks(text: str, res_scale: float | None) -> tuple[Any, Any, str]:
-    """Loads two networks and mixes their parameters; returns model, parameters and a line that describes them."""
+    """Loads two networks and mixes their parameters; returns model, parameters and a description."""
     from decloss_jax.weights import interpolate
 
     first, second, amount = parse_interpolation(text)
