@@ -35,9 +35,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         help="a file of configs/; --config.FIELD=VALUE changes a field",
     )
     parser.add_argument("--workdir", type=program.path, help="folder of the run; default: runs/NAME of FILE")
-    parser.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="address of process 0 in a distributed run"
-    )
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     parser.add_argument("--processes", type=int, default=1, help="number of processes; default: 1")
     parser.add_argument("--process", type=int, default=0, help="index of this process, from 0")
     parser.set_defaults(main=main, resumes=True)

@@ -20,10 +20,10 @@ Arrays = Mapping[str, np.ndarray | jax.Array]
 PHOTOGRAPHS = ("astronaut", "motorcycle_left", "ihc", "retina")  # of the packaged training photographs
 LOW_SIZE = 16  # LR pixels a side
 
-# Bounds of the relative differences (`Comparison`). Both sides compute values in float32, in a different order.
-# Gradients of networks are computed in float64: float32 rounding moves some of millions of ReLUs and poolings
-# across their kinks, which changes the gradient by per cents. Training is compared in float64 too, or it would
-# drift apart. Generators always output float32 images, which limits their precision.
+# Bounds of the relative differences (`Comparison`). Both sides compute values in float32, in a different
+# order. Gradients of networks are computed in float64: float32 rounding moves some of millions of ReLUs and
+# poolings across their kinks, which changes the gradient by per cents. Training is compared in float64 too,
+# or it would drift apart. Generators always output float32 images, which limits their precision.
 FORWARD = 1e-5
 BACKWARD = 5e-5
 BACKWARD_GENERATOR = 1e-6
@@ -59,7 +59,7 @@ class Comparison(NamedTuple):
     bound: float
 
     def difference(self) -> tuple[float, float]:
-        """Returns the largest absolute and relative difference; NaN if a value is NaN or the shapes differ."""
+        """Returns the largest absolute and relative difference; NaN if a value is, or if shapes differ."""
         ours, theirs = ({name: np.shape(a) for name, a in side.items()} for side in (self.ours, self.theirs))
         if ours != theirs:
             return float("nan"), float("nan")

@@ -138,7 +138,7 @@ def cells(
     groups: Mapping[PaperRow, Sequence[Measured]],
     dataset: str,
 ) -> list[str]:
-    """Returns the cells of a row: ours over the seeds, and the printed ones of this set (or DIV2K's, marked)."""
+    """Returns the cells of a row: ours over the seeds, and the printed ones (with a star if for DIV2K)."""
     printed, mark = find_printed(row, dataset)
     numbers = (printed.psnr, printed.lpips, printed.icoo) if printed else (None, None, None)
     texts = []
