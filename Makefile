@@ -1,7 +1,7 @@
-# make train: the quickstart, from nothing to a table.   make test: the proof.   A second call installs nothing.
+# make train: installs, trains the quickstart and measures it.   make test: all checks and tests.
 PYTHON ?= python3
 VENV ?= .venv
-# The exact versions that CI installs; `make LOCK= ...` takes the newest that requirements.txt admits.
+# The exact versions that CI installs; `make LOCK= ...` installs the newest that requirements.txt allows.
 LOCK ?= --constraint requirements-lock.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(LOCK)
@@ -27,18 +27,18 @@ check: $(VENV)/.installed-for-tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The tests with the lowest and with the newest versions that the requirements admit; each takes as long as `test`.
+# Tests with the lowest and with the newest versions that the requirements allow; each takes as long as `test`.
 dependencies: browser
 	$(PYTHON) benchmarks/trials/dependencies.py
 
-# Known vulnerabilities of what CI installs, and of the newest versions; fails where PyPI's answer does not come.
+# Known vulnerabilities of the locked and of the newest versions; fails if PyPI does not answer.
 audit:
 	folder=$$(mktemp -d) && trap 'rm -r "$$folder"' EXIT && $(PYTHON) -m venv "$$folder" && \
 	    "$$folder/bin/python" -m pip install --quiet --disable-pip-version-check pip-audit && \
 	    "$$folder/bin/pip-audit" --strict --no-deps --disable-pip -r requirements-lock.txt && \
 	    "$$folder/bin/pip-audit" --strict -r requirements.txt
 
-# The tests of report.html drive a browser; its driver has to be of the same release, so both come from Debian.
+# The tests of report.html drive a browser; its driver must have the same release, so both come from Debian.
 browser:
 	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then exit 0; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -1,6 +1,6 @@
 """Measures super-resolution methods on folders of images.
 
-Several of --workdir, --weights and --method may be given, each several times: they are compared in one table.
+--workdir, --weights and --method may be given together and several times; one table compares all of them.
 """
 
 import argparse
@@ -22,14 +22,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--workdir", action="append", default=[], help="folder of a run of train.py")
     add("--weights", action="append", default=[], help="file of weights: .safetensors, .pth or .pt")
     add("--method", action="append", default=[], help="a method without weights: bicubic")
-    data = "folders with HR/ and, if there, LRx4/; or photographs: the packaged held-out ones"
+    data = "folders with HR/ and, optionally, LRx4/; or photographs: the packaged held-out ones"
     add("--data", type=program.comma_list, default=[], metavar="ROOT[,ROOT...]", help=data)
     add("--out", default="", help="folder for rows.csv, summary.json, report.html and sr/SET/*.png")
     stages = ("pretrain", "finetune", "all")
     add("--stage", choices=stages, help="of the --workdir runs; default: the last one trained")
     conventions = ("basicsr", "paper")
     add("--conventions", choices=conventions, default="basicsr", help="docs/metrics.md; default: basicsr")
-    border = "pixels cut off each side before PSNR and SSIM; default: the conventions'"
+    border = "pixels cropped on each side before PSNR, SSIM and NIQE; default: the conventions'"
     add("--crop-border", "--crop_border", type=int, metavar="N", help=border)
     metrics = "psnr, ssim, lpips_alex, lpips_vgg, icoo, niqe; default: the conventions'"
     add("--metrics", type=program.comma_list, default=[], metavar="NAME[,NAME...]", help=metrics)

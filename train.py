@@ -32,12 +32,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         type=program.path,
         required=True,
         metavar="FILE",
-        help="see configs/; --config.FIELD=VALUE changes a field",
+        help="a file of configs/; --config.FIELD=VALUE changes a field",
     )
     parser.add_argument("--workdir", type=program.path, help="folder of the run; default: runs/NAME of FILE")
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="process 0, when there are several")
-    parser.add_argument("--processes", type=int, default=1, help="their number; default: 1")
-    parser.add_argument("--process", type=int, default=0, help="number of this one, from 0")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
+    parser.add_argument("--processes", type=int, default=1, help="number of processes; default: 1")
+    parser.add_argument("--process", type=int, default=0, help="index of this process, from 0")
     parser.set_defaults(main=main, resumes=True)
     options, rest = parser.parse_known_args(arguments)
     options.workdir = options.workdir or Path("runs") / options.config.stem
@@ -47,7 +47,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def settings(arguments: Sequence[str]) -> Iterator[str]:
-    """Reads --config.FIELD=VALUE, or the same in two words, as FIELD=VALUE."""
+    """Yields FIELD=VALUE for each --config.FIELD=VALUE or --config.FIELD VALUE."""
     words = iter(arguments)
     for word in words:
         checks.check(

@@ -1,6 +1,6 @@
-"""Compiles the loss and a training step for an A100 without one, and counts what would be launched.
+"""Compiles the loss and a training step for an A100 without a GPU, and counts the kernels it would launch.
 
-    pip install --no-deps --target DIR jax-cuda12-pjrt==VERSION jax-cuda12-plugin==VERSION  (that of jax)
+    pip install --no-deps --target DIR jax-cuda12-pjrt==VERSION jax-cuda12-plugin==VERSION  (as jax)
     PYTHONPATH=DIR python benchmarks/compile_for_a100.py [--config configs/NAME.py] [--out OUT.json]
 
 Nothing runs and nothing is tuned, so the counts say how a program is built, not how long it takes. Writes
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # of the process; the programs are compiled for the GPU below
-os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # would look for a driver
+os.environ["JAX_SKIP_CUDA_CONSTRAINTS_CHECK"] = "1"  # the check would look for a driver
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def mesh_of(devices: int) -> Mesh:
-    """Returns a mesh of A100s that exist as a description only."""
+    """Returns a mesh of A100s that exist only as a description."""
     topology = topologies.get_topology_desc(platform="cuda", target_config=A100, topology=f"1x1x{devices}")
     return Mesh(np.array(topology.devices), ("data",))
 
@@ -99,7 +99,7 @@ def count_step(config: Any) -> dict[str, Any]:
 
 
 def counts(compiled: Any) -> dict[str, Any]:
-    """Counts the operations of a compiled program; those in a loop's body count once for each turn."""
+    """Counts the operations of a compiled program; those in a loop's body count once per iteration."""
     computations = computations_of(compiled.as_text())
     total: Counter[str] = Counter()
 
@@ -135,7 +135,7 @@ def computations_of(program: str) -> dict[str, list[str]]:
 
 
 def kind_of(line: str) -> str:
-    """Returns what an instruction is counted as, or "" for what launches nothing."""
+    """Returns the kind under which an instruction is counted, or "" if it launches nothing."""
     match = re.search(r" ([a-z][a-z-]*)\(", line.split(", metadata=")[0])
     operation = match.group(1).removesuffix("-start") if match else ""
     if operation in COLLECTIVES:

@@ -1,12 +1,12 @@
-"""The spatial contrastive loss and its gradient side by side: time, memory, and what TF32 does to it.
+"""Time and memory of the spatial contrastive loss and its gradient, compared with PyTorch; effect of TF32.
 
     python benchmarks/contrast.py [--sizes P ...] [--rounds N] [--out results/benchmarks/contrast]
 
 Needs torch, matplotlib, and a C++ compiler for torch.compile. Writes OUT.json and OUT.png. The mini-patches
-are those of photographs (scikit-image's, 192 x 192 crops, against what bicubic makes of their LR), enhanced
-as in training. The forms take turns on the same vectors, so that whatever else the machine does hits all of
-them; beside the time on the clock stands that of the processor, which other programs disturb less. The first
-call, which compiles, is not counted.
+come from 192 x 192 crops of scikit-image's photographs (HR) and their bicubic versions (SR), enhanced as in
+training. The forms take turns on the same vectors, so that other load on the machine affects all of them.
+Both wall-clock and processor time are measured, since other programs disturb the latter less. The first call
+compiles and is not counted.
 """
 
 import argparse
@@ -123,9 +123,9 @@ def compare(patches: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def compare_precisions() -> dict[str, dict[str, float]]:
-    """Emulates products of rounded inputs, the mask's excepted; returns what they change.
+    """Emulates products of rounded inputs, except for the mask; returns the changes of loss and gradient.
 
-    The tensor cores of GPUs take the inputs of a product in TF32 or bfloat16 and add up in float32.
+    The tensor cores of GPUs take the inputs of a product in TF32 or bfloat16 and sum in float32.
     """
     sr, hr = mini_patches(PRECISION_PATCHES)
     exact, exact_gradient = jax_form(spatial_contrast, sr, hr, THRESHOLD_DB)()
@@ -149,19 +149,19 @@ def compare_precisions() -> dict[str, dict[str, float]]:
 
 
 def relative_difference(gradient: Any, reference: Any) -> float:
-    """Returns the largest difference, as a share of the reference's largest value."""
+    """Returns the largest difference, relative to the reference's largest value."""
     return float(np.abs(np.asarray(gradient) - reference).max() / np.abs(reference).max())
 
 
 def temporaries_mib(form: Any, patches: int, depth: int) -> float:
-    """MiB that the compiled value and gradient hold beside arguments and results."""
+    """Returns the MiB that value and gradient need in addition to arguments and results, as compiled."""
     vectors = jax.ShapeDtypeStruct((patches, depth), "float32")
     compiled = jitted(form, THRESHOLD_DB).lower(vectors, vectors).compile()
     return round(compiled.memory_analysis().temp_size_in_bytes / 2**20, 1)
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Plots the median time on the clock against P."""
+    """Plots the median wall-clock time against P."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""The forms of the spatial contrastive loss that benchmarks/contrast.py compares, each as good as it can be.
+"""The forms of the spatial contrastive loss that benchmarks/contrast.py compares, each as fast as possible.
 
 A form takes [P,D] float32 arrays and eta, and returns a function without arguments that gives the loss and
 its gradient with respect to the SR vectors. All of them decide the mask by one product, and take one

@@ -1,11 +1,11 @@
-"""How fast pairs of crops come from 2K images: our cache beside decoding each time and PyTorch's DataLoader.
+"""Speed of reading pairs of crops from 2K images: our cache, decoding each time, PyTorch's DataLoader.
 
     python benchmarks/data.py [--photographs DIR] [--rounds 5] [--out results/benchmarks/data.json]
 
-PNG files of 2040 x 1356 are put together from photographs, by default scikit-image's. Each contender reads
-192/48 crops in batches of 32 in a process of its own, on one core; all take turns, round by round. The
-DataLoader has BasicSR's sub-images (480 x 480, every 240 pixels). Memory is read by the parent from /proc
-while the child works. Prints the tables and writes the JSON. Takes ten minutes, 9 GB of disk, and Linux.
+PNG files of 2040 x 1356 are composed of photographs, by default scikit-image's. Each contender reads 192/48
+crops in batches of 32 in a separate process, on one core; the contenders take turns. The DataLoader reads
+BasicSR's sub-images (480 x 480, every 240 pixels). The parent reads the child's memory from /proc. Prints the
+tables and writes the JSON. Needs ten minutes, 9 GB of disk, and Linux.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax.commands import program
 from decloss_jax.data.augment import random_crop, random_symmetry
 from decloss_jax.data.cache import open_cache
 from decloss_jax.data.folder import find_pairs
@@ -36,23 +35,18 @@ from decloss_jax.data.photographs import find_photographs
 from decloss_jax.data.pipeline import batch_source, read_ahead
 from decloss_jax.ops.resize import bicubic_downscale
 
-OPTIONS = argparse.Namespace()  # of the command line
-
 HEIGHT, WIDTH, SCALE, CROP, BATCH = 1356, 2040, 4, 192, 32
-TILE = (339, 510)  # of the photographs, enlarged by 3/2, from which an image is put together
+TILE = (339, 510)  # parts of photographs, enlarged by 3/2, that make up an image
 SUB_SIZE, SUB_STEP = 480, 240  # BasicSR's sub-images
-DIV2K_BYTES = 3_530_603_713 / 800  # of a file; its archive's size over its images
-SPARE_SECONDS = 0.02  # between two looks at a process's memory
+DIV2K_BYTES = 3_530_603_713 / 800  # per file: size of the archive divided by the number of images
+SPARE_SECONDS = 0.02  # between two readings of a process's memory
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line into `OPTIONS`."""
-    parser = program.Parser(
-        prog="data.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--photographs", default=None, help="folder of photographs; by default scikit-image's"
-    )
+    parser.add_argument("--photographs", type=Path, help="folder of photographs; default: scikit-image's")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each contender")
     parser.add_argument("--images", type=int, default=24, help="different 2K images")
     parser.add_argument(
@@ -60,72 +54,69 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         type=int,
         nargs="+",
         default=[100, 800],
-        help="images in a set; the same ones under several names",
+        help="images in a set; images repeat under several names",
     )
-    parser.add_argument("--out", default="results/benchmarks/data.json", help="where the results are written")
-    parser.add_argument("--child", default=None, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/data.json"))
+    parser.add_argument("--child", choices=CHILDREN, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--spans", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--set", type=int, default=100, help=argparse.SUPPRESS)
-    parser.set_defaults(main=main, resumes=False)
-    return parser.parse_args(arguments, OPTIONS)
-
-
-def main(options: argparse.Namespace) -> None:
-    if OPTIONS.child:
-        CHILDREN[OPTIONS.child](Path(OPTIONS.folder))
+    options = parser.parse_args()
+    if options.child:
+        CHILDREN[options.child](options)
         return
+    sizes, rounds = options.size, options.rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_images(folder)
-        record = {"hardware": hardware(), "versions": all_versions(), "images": describe(folder)}
+        make_images(folder, options.photographs, options.images, sizes)
+        images = describe(folder, options.images)
+        record = {"hardware": hardware(), "versions": all_versions(), "images": images}
         record["tensorflow"] = "installed" if importlib.util.find_spec("tensorflow") else "not installed"
-        record["build"] = [build(folder, size) for size in OPTIONS.size]
-        record["speed"] = measure_speed(folder)
-        record["first_batch"] = [first_batch(folder, size) for size in OPTIONS.size]
-        record["memory"] = [memory_of("cached", folder, size) for size in OPTIONS.size]
-    out = Path(OPTIONS.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n")
+        record["build"] = [build(folder, size) for size in sizes]
+        record["speed"] = measure_speed(folder, sizes[0], rounds)
+        record["first_batch"] = [first_batch(folder, size, rounds) for size in sizes]
+        record["memory"] = [memory_of("cached", folder, size) for size in sizes]
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
     show(record)
 
 
-# The contenders. Each prints a line "ready" before its first batch is counted and one with its speed.
+# The contenders. Each prints "ready" after its first batch, and at the end a line with its speed.
 
 
-def cached(folder: Path) -> None:
-    """Our pipeline on a cache that is there."""
-    pairs = find_pairs(folder / f"set{OPTIONS.set}", scale=SCALE, split="train")
-    images = open_cache(pairs, scale=SCALE, cache_dir=folder / f"cache{OPTIONS.set}")
-    options = {"scale": SCALE, "crop_size": CROP, "batch_size": BATCH, "seed": 0}
-    report(read_ahead(batch_source(images, **options), threads=OPTIONS.workers), count=100)
+def cached(options: argparse.Namespace) -> None:
+    """Our pipeline on a complete cache."""
+    pairs = find_pairs(options.folder / f"set{options.set}", scale=SCALE, split="train")
+    images = open_cache(pairs, scale=SCALE, cache_dir=options.folder / f"cache{options.set}")
+    source = batch_source(images, scale=SCALE, crop_size=CROP, batch_size=BATCH, seed=0)
+    report(read_ahead(source, threads=options.workers), options, count=100)
 
 
-def decoding(folder: Path) -> None:
+def decoding(options: argparse.Namespace) -> None:
     """The same crops, each from two files that Pillow decodes."""
-    low_files, hr_files = (list_images(folder / part) for part in ("low", "hr"))
+    low_files, hr_files = (list_images(options.folder / part) for part in ("low", "hr"))
 
     def read(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         index = rng.integers(len(hr_files))
         low, hr = read_image(low_files[index]), read_image(hr_files[index])
         return random_symmetry(rng, *random_crop(rng, low, hr, scale=SCALE, crop_size=CROP))
 
-    report(stack_forever(read), count=1)
+    report(stack_forever(read), options, count=1)
 
 
 def stack_forever(read: Callable[[np.random.Generator], Any]) -> Iterator[list[np.ndarray]]:
-    """Stacks examples to batches without end."""
+    """Yields batches of examples without end."""
     rng = np.random.default_rng(0)
     while True:
         yield [np.stack(images) for images in zip(*(read(rng) for _ in range(BATCH)), strict=True)]
 
 
-def data_loader(folder: Path) -> None:
-    """PyTorch's DataLoader on sub-images; crops stay uint8, which BasicSR makes float32 of."""
+def data_loader(options: argparse.Namespace) -> None:
+    """PyTorch's DataLoader on sub-images; crops stay uint8, while BasicSR converts them to float32."""
     import torch
 
-    low_files, hr_files = (list_images(folder / f"{part}_sub") for part in ("low", "hr"))
+    low_files, hr_files = (list_images(options.folder / f"{part}_sub") for part in ("low", "hr"))
 
     class SubImages(torch.utils.data.Dataset):
         def __len__(self) -> int:
@@ -140,30 +131,29 @@ def data_loader(folder: Path) -> None:
             return low, hr
 
     torch.set_num_threads(1)
-    loader = torch.utils.data.DataLoader(SubImages(), batch_size=BATCH, num_workers=OPTIONS.workers)
-    report(iter(loader), count=20)
+    loader = torch.utils.data.DataLoader(SubImages(), batch_size=BATCH, num_workers=options.workers)
+    report(iter(loader), options, count=20)
 
 
-def building(folder: Path) -> None:
-    """Decodes a set into its cache, with LR images made."""
+def building(options: argparse.Namespace) -> None:
+    """Makes the LR images of a set and decodes the set into its cache."""
     start = time.perf_counter()
-    pairs = find_pairs(folder / f"set{OPTIONS.set}", scale=SCALE, split="train")
-    open_cache(pairs, scale=SCALE, cache_dir=folder / f"cache{OPTIONS.set}")
+    pairs = find_pairs(options.folder / f"set{options.set}", scale=SCALE, split="train")
+    open_cache(pairs, scale=SCALE, cache_dir=options.folder / f"cache{options.set}")
     print(json.dumps({"seconds": time.perf_counter() - start}), flush=True)
 
 
 CHILDREN = {"cached": cached, "decoding": decoding, "data_loader": data_loader, "building": building}
 
 
-def report(stream: Iterator[Any], count: int) -> None:
-    """Takes batches; prints the speed of `count` of them, after those that may have been read ahead."""
+def report(stream: Iterator[Any], options: argparse.Namespace, count: int) -> None:
+    """Skips batches that may have been read ahead, then prints the speed of spans of `count` batches."""
     next(stream)
     print("ready", flush=True)
-    if OPTIONS.workers:
-        for _ in range(2 * OPTIONS.workers):
-            next(stream)
+    for _ in range(2 * options.workers):
+        next(stream)
     speeds = []
-    for _ in range(OPTIONS.spans):
+    for _ in range(options.spans):
         start = time.perf_counter()
         for _ in itertools.islice(stream, count):
             pass
@@ -174,10 +164,10 @@ def report(stream: Iterator[Any], count: int) -> None:
 # The images.
 
 
-def make_images(folder: Path) -> None:
-    """Writes hr/ and low/ of the different images, their sub-images, and the sets of many names."""
-    if OPTIONS.photographs:
-        photographs = [read_image(file) for file in list_images(Path(OPTIONS.photographs))]
+def make_images(folder: Path, source: Path | None, count: int, sizes: list[int]) -> None:
+    """Writes `count` images into hr/ and low/, their sub-images, and sets that link to them."""
+    if source:
+        photographs = [read_image(file) for file in list_images(source)]
     else:
         photographs = [
             pair.hr.load() for split in ("train", "validation") for pair in find_photographs(split)
@@ -185,28 +175,28 @@ def make_images(folder: Path) -> None:
     photographs = [image for image in photographs if colourful(image)]
     for part in ("hr", "low", "hr_sub", "low_sub"):
         (folder / part).mkdir()
-    for number in range(OPTIONS.images):
+    for number in range(count):
         hr = put_together(photographs, np.random.default_rng(number))
         low = bicubic_downscale(hr, SCALE)
         for part, image, factor in (("hr", hr, 1), ("low", low, SCALE)):
             Image.fromarray(image).save(folder / part / f"{number:04}.png")
             write_sub_images(image, folder / f"{part}_sub", number, SUB_SIZE // factor, SUB_STEP // factor)
-    for size in OPTIONS.size:
+    for size in sizes:
         (folder / f"set{size}").mkdir()
         for number in range(size):
             os.link(
-                folder / "hr" / f"{number % OPTIONS.images:04}.png",
+                folder / "hr" / f"{number % count:04}.png",
                 folder / f"set{size}" / f"{number:04}.png",
             )
 
 
 def colourful(image: np.ndarray) -> bool:
-    """Tells whether an image is large enough and no gray one, which would compress too well."""
+    """Tells whether an image is large enough and not gray; gray ones would compress too well."""
     return min(image.shape[:2]) >= 300 and bool(np.any(image[..., 0] != image[..., 1]))
 
 
 def put_together(photographs: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-    """Puts an image [1356,2040,3] together from enlarged parts of photographs."""
+    """Composes an image [1356,2040,3] of enlarged parts of photographs."""
     height, width = TILE
     canvas = np.empty((HEIGHT, WIDTH, 3), np.uint8)
     for top in range(0, HEIGHT, height):
@@ -234,14 +224,14 @@ def write_sub_images(image: np.ndarray, folder: Path, number: int, size: int, st
 
 
 def start_child(
-    name: str, folder: Path, size: int = 0, workers: int = 0, cores: int = 1, spans: int = 1
+    name: str, folder: Path, size: int, workers: int = 0, cores: int = 1, spans: int = 1
 ) -> subprocess.Popen:
     """Starts a contender on some of the cores."""
     words = [sys.executable, __file__, f"--child={name}", f"--folder={folder}", f"--workers={workers}"]
     words.append(f"--spans={spans}")
     allowed = sorted(os.sched_getaffinity(0))[:cores]
     return subprocess.Popen(
-        ["taskset", "-c", ",".join(map(str, allowed)), *words, f"--set={size or OPTIONS.size[0]}"],
+        ["taskset", "-c", ",".join(map(str, allowed)), *words, f"--set={size}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -266,15 +256,15 @@ CONTENDERS = {
 }
 
 
-def measure_speed(folder: Path) -> dict[str, Any]:
-    """Lets the contenders take turns; returns pairs per second, and how much faster the cache was."""
+def measure_speed(folder: Path, size: int, rounds: int) -> dict[str, Any]:
+    """Lets the contenders take turns; returns pairs per second, and the speed-up of the cache."""
     found: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     if not importlib.util.find_spec("torch"):
         found = {name: values for name, values in found.items() if "DataLoader" not in name}
-    for _ in range(OPTIONS.rounds):
+    for _ in range(rounds):
         for name, values in found.items():
             options: dict[str, Any] = CONTENDERS[name]
-            values += result_of(start_child(folder=folder, **options))["pairs_per_second"]
+            values += result_of(start_child(folder=folder, size=size, **options))["pairs_per_second"]
     medians = {name: statistics.median(values) for name, values in found.items()}
     return {
         "pairs_per_second": {
@@ -289,17 +279,17 @@ def measure_speed(folder: Path) -> dict[str, Any]:
 
 
 def build(folder: Path, size: int) -> dict[str, Any]:
-    """Builds the cache of a set on all cores; returns its time and the memory that it took."""
+    """Builds the cache of a set on all cores; returns the time and the memory it took."""
     process = start_child("building", folder, size, cores=os.cpu_count() or 1)
     memory = watch(process)
     seconds = result_of(process)["seconds"]
     return {"images": size, "seconds": seconds, "images_per_second": size / seconds} | memory
 
 
-def first_batch(folder: Path, size: int) -> dict[str, Any]:
+def first_batch(folder: Path, size: int, rounds: int) -> dict[str, Any]:
     """Times from the start of a process to its first batch from a warm cache."""
     seconds = []
-    for _ in range(OPTIONS.rounds):
+    for _ in range(rounds):
         start = time.perf_counter()
         process = start_child("cached", folder, size, workers=8, cores=os.cpu_count() or 1)
         process.stdout.readline()
@@ -310,14 +300,14 @@ def first_batch(folder: Path, size: int) -> dict[str, Any]:
 
 
 def memory_of(name: str, folder: Path, size: int) -> dict[str, Any]:
-    """Returns the largest memory of a contender, and its speeds until the files are in the page cache."""
+    """Returns the peak memory of a contender, and its speeds while the files enter the page cache."""
     process = start_child(name, folder, size, workers=8, spans=8)
     memory = watch(process)
     return {"images": size} | memory | result_of(process)
 
 
 def watch(process: subprocess.Popen) -> dict[str, float]:
-    """Looks at a process until it ends; returns the peaks of its resident memory in MB."""
+    """Watches a process until it ends; returns the peaks of its resident memory in MB."""
     peaks = {"VmRSS": 0, "RssAnon": 0, "RssFile": 0}
     while process.poll() is None:
         try:
@@ -345,11 +335,11 @@ def all_versions() -> dict[str, str]:
     return versions() | torch
 
 
-def describe(folder: Path) -> dict[str, Any]:
-    """Says how large the files are, beside DIV2K's."""
+def describe(folder: Path, count: int) -> dict[str, Any]:
+    """Returns the number and the mean size of the files, and the mean size of DIV2K's."""
     mean = statistics.mean(file.stat().st_size for file in (folder / "hr").iterdir())
     return {
-        "different": OPTIONS.images,
+        "different": count,
         "size": [WIDTH, HEIGHT],
         "mean_bytes": mean,
         "div2k_bytes": DIV2K_BYTES,
@@ -358,13 +348,13 @@ def describe(folder: Path) -> dict[str, Any]:
 
 def show(record: dict[str, Any]) -> None:
     """Prints the tables."""
-    print("| contender | pairs per second (slowest to fastest) | the cache is faster by |\n|---|---|---|")
+    print("| contender | pairs per second (slowest to fastest) | speed-up of the cache |\n|---|---|---|")
     for name, row in record["speed"]["pairs_per_second"].items():
         ratio = record["speed"]["cached_over"].get(name)
         spread = f"{row['median']:.0f} ({min(row['all']):.0f} to {max(row['all']):.0f})"
         print(f"| {name} | {spread} | {f'{ratio:.1f}' if ratio else ''} |")
     print(
-        "\n| images | build, s | peak MB | first batch, s | reading, peak MB | of it not mapped | pairs/s |"
+        "\n| images | build, s | peak MB | first batch, s | reading, peak MB | unmapped part, MB | pairs/s |"
     )
     print("|---|---|---|---|---|---|---|")
     for built, first, memory in zip(record["build"], record["first_batch"], record["memory"], strict=True):
@@ -376,4 +366,4 @@ def show(record: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    program.start("data.py", parse)
+    main()

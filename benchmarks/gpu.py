@@ -1,11 +1,11 @@
-"""What a machine with GPUs makes of this project: loss, step, several cards, repeatability, validation.
+"""Measurements on GPUs: loss, training step, several cards, repeatability, validation.
 
     python benchmarks/gpu.py [--parts loss steps cards repeat validation] [--out results/benchmarks/gpu.json]
-    python benchmarks/gpu.py --tiny          # the same on a CPU in small, to see that it runs
+    python benchmarks/gpu.py --tiny          # small sizes on a CPU, to check that it runs
 
-Takes about ten minutes. Needs torch beside the requirements; a torch without a GPU is left out, and that is
-recorded. Each part runs in processes of its own, since JAX and PyTorch do not share a GPU's memory. The JSON
-is written after each, so that nothing is lost when one fails. The last lines compare with goals.
+Takes about ten minutes. Also needs torch; a torch without GPU support is skipped, and the JSON says so. Each
+part runs in separate processes, since JAX and PyTorch do not share a GPU's memory. The JSON is written after
+each part, so that nothing is lost if one fails. The last lines compare with goals.
 """
 
 import argparse

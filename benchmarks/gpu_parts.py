@@ -1,4 +1,4 @@
-"""The parts of gpu.py, each run in a process of its own: `python gpu_parts.py FUNCTION ARGUMENT FOLDER`.
+"""The parts of gpu.py, each run in a separate process: `python gpu_parts.py FUNCTION ARGUMENT FOLDER`.
 
 The last line of the output is the result as JSON. With DECLOSS_TINY=1 sizes fit a CPU in seconds.
 """
@@ -187,7 +187,7 @@ def make_config(row: str) -> Any:
 
 
 def use_random_vgg19() -> None:
-    """Puts random weights in the place of VGG-19's file: the time of a step does not depend on them."""
+    """Replaces VGG-19's file by random weights, on which the time of a step does not depend."""
     from torch_step import VGG19
 
     from decloss_jax.training import terms

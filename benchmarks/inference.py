@@ -1,11 +1,11 @@
-"""Super-resolution of whole images beside PyTorch, on the same weights; and the time to the first picture.
+"""Super-resolution of whole images, compared with PyTorch on the same weights; time to the first picture.
 
     python benchmarks/inference.py [--rounds 5] [--out results/benchmarks/inference.json]
 
 EDSR-baseline x4 with random weights, images cut from scikit-image's photographs, uint8 in and out of memory.
-Ours is `inference.upscale` as it is; PyTorch runs eagerly, eagerly in channels_last, and compiled, each on
-[0,1] floats made of the same bytes, under inference_mode. The sides take turns on each size, so that whatever
-else the machine does hits all; the first call of each, which compiles, is not counted. Then whole processes
+Ours is `inference.upscale`. PyTorch runs eagerly, eagerly in channels_last, and compiled, each on [0,1]
+floats made from the same bytes, under inference_mode. The sides take turns on each size, so that other load
+on the machine affects all of them. The first call of each compiles and is not counted. Then whole processes
 are timed, from their start to the written file, on a picture of 480x320: ours with an empty and with a filled
 compilation cache, and a script of a few lines with PyTorch.
 """
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax.commands import program
-
-OPTIONS = argparse.Namespace()  # of the command line
-
 REPOSITORY = Path(__file__).resolve().parent.parent
 SIZES = ((80, 120), (160, 240), (320, 480), (680, 1024))  # heights and widths of LR images
-PICTURE = (320, 480)  # of which whole processes are timed
+PICTURE = (320, 480)  # for timing whole processes
 
 TORCH_SCRIPT = """\
 import sys
@@ -54,22 +50,13 @@ Image.fromarray(sr).save(sys.argv[3])
 Side = Callable[[np.ndarray], np.ndarray]
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line into `OPTIONS`."""
-    parser = program.Parser(
-        prog="inference.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--rounds", type=int, default=5, help="calls of each side on each size that are counted"
-    )
-    parser.add_argument(
-        "--out", default="results/benchmarks/inference.json", help="where the results are written"
-    )
-    parser.set_defaults(main=main, resumes=False)
-    return parser.parse_args(arguments, OPTIONS)
-
-
-def main(options: argparse.Namespace) -> None:
+    parser.add_argument("--rounds", type=int, default=5, help="counted calls of each side on each size")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/inference.json"))
+    options = parser.parse_args()
     import jax
     import torch
 
@@ -88,13 +75,13 @@ def main(options: argparse.Namespace) -> None:
         record: dict[str, Any] = {
             "versions": versions() | {"torch": torch.__version__},
             "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "devices": "1 x cpu"},
-            "rounds": OPTIONS.rounds,
-            "throughput": [compare(sides, size) for size in SIZES],
-            "first_picture": first_pictures(weights, Path(folder)),
+            "rounds": options.rounds,
+            "throughput": [compare(sides, size, options.rounds) for size in SIZES],
+            "first_picture": first_pictures(weights, Path(folder), options.rounds),
         }
-    Path(OPTIONS.out).parent.mkdir(parents=True, exist_ok=True)
-    Path(OPTIONS.out).write_text(json.dumps(record, indent=1) + "\n")
-    print(f"written to {OPTIONS.out}")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written to {options.out}")
 
 
 def make_sides(model: Any, params: Any, weights: Path) -> dict[str, Side]:
@@ -129,13 +116,13 @@ def make_sides(model: Any, params: Any, weights: Path) -> dict[str, Side]:
     }
 
 
-def compare(sides: dict[str, Side], size: tuple[int, int]) -> dict[str, Any]:
+def compare(sides: dict[str, Side], size: tuple[int, int], rounds: int) -> dict[str, Any]:
     """Times all sides in turns on one image."""
     low = photograph(size)
     results, times = {}, {name: [] for name in sides}
     for name, side in sides.items():
         results[name] = side(low)
-    for _ in range(OPTIONS.rounds):
+    for _ in range(rounds):
         for name, side in sides.items():
             start = time.perf_counter()
             side(low)
@@ -157,14 +144,14 @@ def compare(sides: dict[str, Side], size: tuple[int, int]) -> dict[str, Any]:
 
 
 def photograph(size: tuple[int, int]) -> np.ndarray:
-    """Returns an LR image [h,w,3] uint8: the packaged photographs side by side, cut to size."""
+    """Returns an LR image [h,w,3] uint8: the top left part of a packaged photograph."""
     from decloss_jax.data.photographs import find_photographs
 
     image = next(pair for pair in find_photographs("train") if pair.name == "retina").hr.load()
     return np.ascontiguousarray(image[: size[0], : size[1]])
 
 
-def first_pictures(weights: Path, folder: Path) -> dict[str, Any]:
+def first_pictures(weights: Path, folder: Path, rounds: int) -> dict[str, Any]:
     """Times whole processes from their start to the written file."""
     Image.fromarray(photograph(PICTURE)).save(folder / "in.png")
     cache, target = folder / "cache", folder / "out.png"
@@ -178,7 +165,7 @@ def first_pictures(weights: Path, folder: Path) -> dict[str, Any]:
         "torch eager": [sys.executable, script, weights, folder / "in.png", target, REPOSITORY],
     }
     seconds: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(OPTIONS.rounds):
+    for _ in range(rounds):
         shutil.rmtree(cache, ignore_errors=True)
         for name, command in commands.items():
             start = time.perf_counter()
@@ -200,4 +187,4 @@ def first_pictures(weights: Path, folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    program.start("inference.py", parse)
+    main()

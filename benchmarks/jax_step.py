@@ -73,7 +73,7 @@ def crops(count: int, size: int, scale: int) -> dict[str, np.ndarray]:
 
 
 def compile_step(config: Any, mesh: Any) -> Any:
-    """Compiles the update of stage 2 for a mesh whose devices need not exist; nothing is run.
+    """Compiles the update of stage 2 for a mesh whose devices need not exist; runs nothing.
 
     The networks of the terms come with their weights, so a config has to name a packaged one (vgg16).
     """

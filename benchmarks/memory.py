@@ -1,12 +1,12 @@
-"""The memory that a training step of RRDBNet needs, as its compiled program says; nothing is run.
+"""The memory of a training step of RRDBNet, read from its compiled program; nothing is run.
 
     python benchmarks/memory.py [--blocks 23] [--out results/benchmarks/memory.json]
     PYTHONPATH=DIR python benchmarks/memory.py --target sm_80
 
 Stage 2 of configs/rrdb_decloss.py (L1, perceptual loss, DECLoss) on one device, with VGG-16 for VGG-19, for
 batches of 8 and 32 crops of 192 pixels, with and without `remat` and micro-batches of 4. `--target sm_80`
-compiles for an A100 without having one; DIR is what `pip install --target DIR --no-deps jax-cuda12-pjrt
-jax-cuda12-plugin` of JAX's version has made. Results of the other target in the file are kept.
+compiles for an A100 without a GPU; DIR is the target of `pip install --target DIR --no-deps jax-cuda12-pjrt
+jax-cuda12-plugin` with JAX's version. Results for the other target in the file stay.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def mesh_of_target(target: str) -> Any:
-    """Returns a mesh of one device; that of a GPU can be compiled for, but not be used."""
+    """Returns a mesh of one device; a mesh of a GPU is only for compiling."""
     if target == "sm_80":
         from compile_for_a100 import mesh_of
 
@@ -62,7 +62,7 @@ def mesh_of_target(target: str) -> Any:
 
 
 def make_config(blocks: int, batch: int, remat: bool, micro_batch: int | None) -> Any:
-    """Returns configs/rrdb_decloss.py with VGG-16 and the sizes that are compared."""
+    """Returns configs/rrdb_decloss.py with VGG-16 and the given sizes."""
     from configs import rrdb_decloss
 
     config = rrdb_decloss.get_config()
@@ -73,7 +73,7 @@ def make_config(blocks: int, batch: int, remat: bool, micro_batch: int | None) -
 
 
 def measure(mesh: Any, config: Any) -> dict[str, Any]:
-    """Compiles the step; returns its sizes in GiB: what lives on (the state), and what it needs meanwhile."""
+    """Compiles the step; returns GiB of the state, which persists, and of temporary memory."""
     start = time.perf_counter()
     sizes = compile_step(config, mesh).memory_analysis()
     gib = {name: getattr(sizes, f"{name}_size_in_bytes") / 2**30 for name in ("argument", "temp")}

@@ -1,14 +1,14 @@
-"""Processor seconds per image of each metric, and of an upscaled image on its way to 8 bits.
+"""Processor seconds per image of each metric, and of upscaling an image to 8 bits.
 
     OPENBLAS_NUM_THREADS=1 taskset -c 0 python benchmarks/metrics.py [--before FOLDER] [--out FILE.json]
 
-One pair of 2040x1356 pixels, as DIV2K has: packaged photographs, and bicubic's version of them. Beside ours,
-as far as installed: SSIM as BasicSR computes it, by OpenCV's `filter2D` (opencv-python-headless), and the
+One pair of 2040x1356 pixels, as in DIV2K: packaged photographs, and their bicubic version. If installed,
+these are measured too: SSIM as BasicSR computes it, by OpenCV's `filter2D` (opencv-python-headless), and the
 official LPIPS (`pip install --no-deps lpips==0.1.4`) on the same weights. `--before` names a checkout of an
 earlier version (`git worktree add FOLDER REVISION`).
 
-Seconds are those of the processor, on one core, which other programs on the machine hardly change; the sides
-take turns. Compiling is not counted.
+Times are processor seconds on one core, which other programs on the machine hardly change. The sides take
+turns. Compilation is not counted.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import statistics
 import sys
 import time
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from decloss_jax.commands import program
 from decloss_jax.data.photographs import find_photographs
 from decloss_jax.metrics import lpips_each, psnr, ssim
 from decloss_jax.metrics.fidelity import C1, C2, WINDOW_SIGMA, WINDOW_SIZE
@@ -38,65 +37,61 @@ from decloss_jax.ops.quantize import to_uint8
 from decloss_jax.ops.resize import bicubic_downscale, bicubic_upscale
 from decloss_jax.weights.trunks import load_trunk
 
-OPTIONS = argparse.Namespace()  # of the command line
-
 SCALE = 4
 Measure = Callable[[np.ndarray, np.ndarray], Any]
 
 
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line into `OPTIONS`."""
-    parser = program.Parser(
-        prog="metrics.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "--size", type=int, nargs=2, default=[1356, 2040], help="height and width of the pair, multiples of 4"
     )
-    parser.add_argument("--cases", nargs="+", default=[], help="what is timed; by default all")
+    parser.add_argument("--cases", nargs="+", default=[], help="names of cases; default: all")
     parser.add_argument("--rounds", type=int, default=7, help="measurements of each side")
-    parser.add_argument("--before", default="", help="checkout of an earlier version")
-    parser.add_argument("--out", default="results/benchmarks/metrics.json", help="file for the measurements")
-    parser.set_defaults(main=main, resumes=False)
-    return parser.parse_args(arguments, OPTIONS)
-
-
-def main(options: argparse.Namespace) -> None:
-    low, sr, hr = make_images(*OPTIONS.size)
+    parser.add_argument("--before", type=Path, help="checkout of an earlier version")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/metrics.json"))
+    options = parser.parse_args()
+    before = options.before
+    low, sr, hr = make_images(*options.size)
     cases: dict[str, Callable[[], dict[str, Measure]]] = {
-        "psnr_rgb": lambda: fidelity_sides("psnr", "rgb"),
-        "psnr_y": lambda: fidelity_sides("psnr", "y"),
-        "ssim_rgb": lambda: fidelity_sides("ssim", "rgb"),
-        "ssim_y": lambda: fidelity_sides("ssim", "y"),
-        "lpips_alex": lambda: lpips_sides("alex"),
-        "lpips_vgg": lambda: lpips_sides("vgg"),
+        "psnr_rgb": lambda: fidelity_sides("psnr", "rgb", before),
+        "psnr_y": lambda: fidelity_sides("psnr", "y", before),
+        "ssim_rgb": lambda: fidelity_sides("ssim", "rgb", before),
+        "ssim_y": lambda: fidelity_sides("ssim", "y", before),
+        "lpips_alex": lambda: lpips_sides("alex", before),
+        "lpips_vgg": lambda: lpips_sides("vgg", before),
         "upscale": lambda: upscale_sides(low),
     }
-    seconds = {name: compare(name, cases[name](), sr, hr) for name in OPTIONS.cases or cases}
+    seconds = {name: compare(name, cases[name](), sr, hr, options.rounds) for name in options.cases or cases}
     record = {
         "image": list(hr.shape),
-        "rounds": OPTIONS.rounds,
+        "rounds": options.rounds,
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.machine(),
         "versions": {name: importlib.metadata.version(name) for name in ("numpy", "jax", "jaxlib")},
         "seconds": seconds,
     }
-    Path(OPTIONS.out).write_text(json.dumps(record, indent=1) + "\n")
-    print(f"written to {OPTIONS.out}")
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written to {options.out}")
 
 
 def make_images(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns an HR image of packaged photographs beside each other, its LR image, and bicubic's SR image."""
+    """Returns an HR image tiled from a packaged photograph, its LR image, and the bicubic SR image."""
     photograph = next(pair for pair in find_photographs("train") if pair.name == "retina").hr.load()
     hr = np.tile(photograph, (2, 2, 1))[:height, :width]
     low = bicubic_downscale(hr, SCALE)
     return low, bicubic_upscale(low, SCALE), hr
 
 
-def compare(name: str, sides: Mapping[str, Measure], sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
+def compare(
+    name: str, sides: Mapping[str, Measure], sr: np.ndarray, hr: np.ndarray, rounds: int
+) -> dict[str, Any]:
     """Times all sides in turns, after a first call that is not counted."""
     values = {side: measure(sr, hr) for side, measure in sides.items()}
     times: dict[str, list[float]] = {side: [] for side in sides}
-    for _ in range(OPTIONS.rounds):
+    for _ in range(rounds):
         for side, measure in sides.items():
             start = time.process_time()
             measure(sr, hr)
@@ -118,21 +113,21 @@ def compare(name: str, sides: Mapping[str, Measure], sr: np.ndarray, hr: np.ndar
     return result
 
 
-def load_before(path: str) -> types.ModuleType:
-    """Loads a module of the earlier version, whose imports are those of this one."""
-    spec = importlib.util.spec_from_file_location("before", Path(OPTIONS.before) / "decloss_jax" / path)
+def load_before(checkout: Path, path: str) -> types.ModuleType:
+    """Loads a module of the earlier version; its imports load modules of the present version."""
+    spec = importlib.util.spec_from_file_location("before", checkout / "decloss_jax" / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def fidelity_sides(name: str, channel: str) -> dict[str, Measure]:
+def fidelity_sides(name: str, channel: str, checkout: Path | None) -> dict[str, Measure]:
     """Returns PSNR or SSIM of one channel as functions of a pair."""
     options = {"crop_border": SCALE, "channel": channel}
     ours = {"psnr": psnr, "ssim": ssim}[name]
     sides: dict[str, Measure] = {"ours": lambda sr, hr: ours(sr, hr, **options)}
-    if OPTIONS.before:
-        before = getattr(load_before("metrics/fidelity.py"), name)
+    if checkout:
+        before = getattr(load_before(checkout, "metrics/fidelity.py"), name)
         sides["before"] = lambda sr, hr: before(sr, hr, **options)
     if name == "ssim" and importlib.util.find_spec("cv2"):
         sides["BasicSR's way"] = lambda sr, hr: ssim_by_opencv(sr, hr, channel)
@@ -162,12 +157,12 @@ def ssim_by_opencv(sr: np.ndarray, hr: np.ndarray, channel: str) -> float:
     return float(np.mean(values))
 
 
-def lpips_sides(net: str) -> dict[str, Measure]:
+def lpips_sides(net: str, checkout: Path | None) -> dict[str, Measure]:
     """Returns LPIPS with one network as functions of a pair."""
     sides: dict[str, Measure] = {"ours": lambda sr, hr: next(lpips_each([sr], [hr], net=net))}
-    if OPTIONS.before:
-        before = load_before("metrics/lpips.py")
-        before.extract_features = load_before("models/features.py").extract_features
+    if checkout:
+        before = load_before(checkout, "metrics/lpips.py")
+        before.extract_features = load_before(checkout, "models/features.py").extract_features
         sides["before"] = lambda sr, hr: next(before.lpips_each([sr], [hr], net=net))
     if importlib.util.find_spec("lpips"):
         sides["official"] = official_lpips(net)
@@ -238,4 +233,4 @@ def torch_features(network: str):
 
 
 if __name__ == "__main__":
-    program.start("metrics.py", parse)
+    main()

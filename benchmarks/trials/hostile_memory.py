@@ -1,4 +1,4 @@
-"""Hands files of strangers to the commands and measures what they cost in memory.
+"""Gives hostile files to the commands and measures their memory.
 
     python benchmarks/trials/hostile_memory.py [--out results/trials/hostile_memory.json]
 

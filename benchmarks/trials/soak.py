@@ -8,8 +8,7 @@ of an old one, an evaluation, the change of stages. Of several processes one is 
 have found each other; the others have to end with a status other than 0 within 30 s. Between the kills the
 times of all files are scattered, as by a clock that jumps. Each start has to go on by itself; at the end the
 arrays of both stages (networks, moments, batch statistics), the journal and the pictures have to be those of
-an undisturbed run of as many processes, bit for bit. Exit status 1 when they are not. It stands here and not
-in benchmarks/, as it measures no speed and shares its tools with the tests beside it. One process takes about
+an undisturbed run of as many processes, bit for bit. Exit status 1 if they are not. One process takes about
 five minutes on two cores.
 """
 

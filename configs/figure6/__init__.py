@@ -1,1 +1,1 @@
-"""Figure 6: the temperatures, each alone moved from (t_pos, t_neg) = (0.5, 1.5)."""
+"""Figure 6: one temperature changed at a time from (t_pos, t_neg) = (0.5, 1.5)."""

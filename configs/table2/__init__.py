@@ -10,10 +10,10 @@ PRINTED_PATCH_SIZE = 8  # pixels, Sec. 5.1
 
 
 def with_patch_size(patch_size: int) -> ConfigDict:
-    """Row 6 of Table 1 at batch 16 with other mini-patches.
+    """Returns row 6 of Table 1 at batch 16 with another size of mini-patches.
 
-    The threshold keeps its distance per pixel: vectors of p p C values at a given root mean square of their
-    difference lie p times that far apart, so eta grows by 20 log10(8 / p).
+    The threshold stays the same per pixel: at a given root mean square difference, the distance of two
+    vectors of p p C values is proportional to p, so eta grows by 20 log10(8 / p).
     """
     config = edsr_decloss.get_config()
     config.batch_size = 16

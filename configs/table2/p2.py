@@ -2,8 +2,8 @@
 
     python train.py --config configs/table2/p2.py --config.data.root=data/DIV2K
 
-Printed in the paper (DIV2K validation): PSNR 26.93, LPIPS 0.1648, ICOO 27.21. Which losses it used is not
-printed; the values lie nearest to row 6's.
+Printed in the paper (DIV2K validation): PSNR 26.93, LPIPS 0.1648, ICOO 27.21. The paper does
+not print which losses it used; the values are nearest to row 6's.
 """
 
 from ml_collections import ConfigDict

@@ -2,8 +2,8 @@
 
     python train.py --config configs/table2/p4.py --config.data.root=data/DIV2K
 
-Printed in the paper (DIV2K validation): PSNR 26.65, LPIPS 0.1635, ICOO 26.82. Which losses it used is not
-printed; the values lie nearest to row 6's.
+Printed in the paper (DIV2K validation): PSNR 26.65, LPIPS 0.1635, ICOO 26.82. The paper does
+not print which losses it used; the values are nearest to row 6's.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,6 @@
-"""The command line: python -m decloss_jax COMMAND, or `decloss COMMAND` where the package is installed.
+"""The command line: python -m decloss_jax COMMAND, or `decloss COMMAND` if the package is installed.
 
-Imports stand inside the commands, so that --help and a mistyped option are answered at once.
+The commands import what they need when they run, so that --help and a mistyped option are answered at once.
 """
 
 import argparse
@@ -16,9 +16,9 @@ CALL = "python -m decloss_jax"
 
 @dataclass(frozen=True)
 class Command:
-    """A command: what it does in half a sentence, its options, its function, and calls as examples.
+    """A command: a short summary, its options, its function, and example calls.
 
-    With `resumes` the same command goes on where it was stopped.
+    If `resumes` is true, the same command resumes where it was stopped.
     """
 
     summary: str

@@ -15,7 +15,7 @@ NETWORK = "a .pth, .pt or .safetensors file of a network, or the workdir of a ru
 
 
 def add_res_scale(parser: argparse.ArgumentParser) -> None:
-    """Adds the option for what files of EDSR do not record."""
+    """Adds the option for EDSR's residual scale, which files do not record."""
     parser.add_argument(
         "--res-scale",
         type=float,
@@ -33,19 +33,23 @@ def add_upscale(parser: argparse.ArgumentParser) -> None:
         "--interpolate", metavar="A,B,ALPHA", help="(1 - ALPHA) times the weights of A plus ALPHA times B's"
     )
     add_res_scale(parser)
-    parser.add_argument("--heat", type=float, help="of SRFlow's samples: 0 to 1, default 0.9")
-    parser.add_argument("--seed", type=int, help="of SRFlow's samples; default: 0")
+    parser.add_argument(
+        "--heat", type=float, help="standard deviation of the noise in SRFlow's samples, 0 to 1; default: 0.9"
+    )
+    parser.add_argument("--seed", type=int, help="of the noise in SRFlow's samples; default: 0")
     parser.add_argument("--self-ensemble", action="store_true", help="average over eight flips and turns")
-    parser.add_argument("--format", choices=FORMATS, help="of the files written; default: as they are")
+    parser.add_argument("--format", choices=FORMATS, help="of the output files; default: that of the input")
     parser.add_argument("--tile", type=int, help="largest side that the network sees at once, in LR pixels")
     parser.add_argument(
-        "--overlap", type=int, help="LR pixels that tiles see beyond their part (docs/upscaling.md)"
+        "--overlap",
+        type=int,
+        help="LR pixels around each tile that it shares with others (docs/upscaling.md)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
 
 
 def upscale_pictures(options: argparse.Namespace) -> int:
-    """Upscales a picture or a folder of pictures; status 2 when one of them failed."""
+    """Upscales a picture or a folder of pictures; status 2 if one of them failed."""
     import jax
 
     from decloss_jax import inference
@@ -101,12 +105,12 @@ def convert_weights(options: argparse.Namespace) -> None:
 
 def add_compare_torch(parser: argparse.ArgumentParser) -> None:
     """Describes the command line of `compare_with_torch`."""
-    parser.add_argument("--weights", type=program.path, help=f"{NETWORK}, to compare on")
+    parser.add_argument("--weights", type=program.path, help=f"{NETWORK}, to use in the comparison")
     add_res_scale(parser)
 
 
 def compare_with_torch(options: argparse.Namespace) -> int:
-    """Prints how far each part is from PyTorch; status 1 when one is further than its bound."""
+    """Prints the difference of each part from PyTorch; status 1 if one exceeds its bound."""
     from decloss_jax.compare_torch import compare
 
     program.prepare_jax("comparing")
@@ -119,7 +123,7 @@ def compare_with_torch(options: argparse.Namespace) -> int:
 
 
 def open_network(path: str | Path, res_scale: float | None) -> tuple[Any, Any, str]:
-    """Loads a network; returns model, parameters and a line on it."""
+    """Loads a network; returns model, parameters and a line that describes it."""
     from decloss_jax.weights import describe
     from decloss_jax.workdir.network import load_network
 
@@ -128,7 +132,7 @@ def open_network(path: str | Path, res_scale: float | None) -> tuple[Any, Any, s
 
 
 def interpolate_networks(text: str, res_scale: float | None) -> tuple[Any, Any, str]:
-    """Loads two networks and mixes their parameters; returns model, parameters and a line on them."""
+    """Loads two networks and mixes their parameters; returns model, parameters and a description."""
     from decloss_jax.weights import interpolate
 
     first, second, amount = parse_interpolation(text)
@@ -139,7 +143,7 @@ def interpolate_networks(text: str, res_scale: float | None) -> tuple[Any, Any, 
         "--interpolate",
         expected=f"two networks of one kind; the first is {line}",
         got=other_line,
-        remedy="choose networks that one training has begun and another gone on with",
+        remedy="choose a network and one that was fine-tuned from it",
     )
     mixed = interpolate(params, other_params, amount)
     return model, mixed, f"{1 - amount:g} x ({line}) + {amount:g} x ({other_line})"
@@ -157,14 +161,14 @@ def parse_interpolation(text: str) -> tuple[str, str, float]:
         "--interpolate",
         expected="A,B,ALPHA, two files of weights and a number",
         got=text,
-        remedy="write for instance --interpolate psnr.pth,gan.pth,0.8",
+        remedy="write, for example, --interpolate psnr.pth,gan.pth,0.8",
     )
     checks.check_range("ALPHA of --interpolate", amount, 0, 1)
     return first, second, amount
 
 
 def check_new(path: Path, overwrite: bool) -> None:
-    """Raises `UserError` for a file that is there already, unless it may be replaced."""
+    """Raises `UserError` for an existing file, unless it may be replaced."""
     checks.check(
         overwrite or not os.path.lexists(path),
         str(path),

@@ -1,12 +1,12 @@
 """How every program starts, fails and ends: train.py, evaluate.py and python -m decloss_jax COMMAND.
 
-| what happens | what it says | exit status |
+| cause | message | exit status |
 |---|---|---|
-| a mistake of the user (`UserError`), an error of the system such as a full disk | one sentence | 2 |
+| a user's mistake (`UserError`), a system error such as a full disk | one sentence | 2 |
 | Ctrl-C | interrupted | 130 |
-| SIGTERM, to a program that the same command resumes | that it does | 0 |
-| SIGTERM, to another | nothing | 143 |
-| the reader of its output has gone, as in `| head` | nothing | 141 |
+| SIGTERM to a program that can resume | that the same command resumes | 0 |
+| SIGTERM to another program | none | 143 |
+| the reader of its output has closed it, as in `| head` | none | 141 |
 | another process of the run has ended | one sentence | 1 |
 | a bug | its traceback | 1 |
 """
@@ -40,7 +40,7 @@ LEAVING = {Terminated: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of a command line whose complaints are answered as every mistake is."""
+    """A command-line parser that reports mistakes as `UserError`."""
 
     def error(self, message: str) -> NoReturn:
         """Raises `UserError` with what argparse found."""
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def help_text(description: str, examples: Sequence[str]) -> dict[str, Any]:
-    """Returns the options of a parser that describe its program, with example calls at the end."""
+    """Returns parser options that describe a program, with example calls at the end."""
     return {
         "description": description,
         "epilog": "\n".join(["examples:", *(f"  {line}" for line in examples)]),
@@ -57,7 +57,7 @@ def help_text(description: str, examples: Sequence[str]) -> dict[str, Any]:
 
 
 def comma_list(text: str) -> list[str]:
-    """Reads an option whose values have commas between."""
+    """Reads an option with values separated by commas."""
     return text.split(",") if text else []
 
 
@@ -67,7 +67,7 @@ def path(text: str) -> Path:
 
 
 def start(name: str, parse: Callable[[Sequence[str] | None], argparse.Namespace]) -> NoReturn:
-    """Runs a program as this process, which ends with its status; for the arguments see `run`."""
+    """Runs a program and ends this process with its status; `run` explains the arguments."""
     streams.make_usable()
     leave_on_sigterm()
     try:
@@ -86,11 +86,11 @@ def run(
     """Runs a program within this process; returns its exit status.
 
     Args:
-        name: of the program, in front of its complaints.
-        parse: turns the arguments into options. Among them are `main`, which gets them all and returns a
-            status (None for 0), `resumes`, whether the same command goes on where this one was stopped, and
-            perhaps `command`, a name behind the program's.
-        arguments: by default those of this process.
+        name: of the program; its error messages start with it.
+        parse: turns the arguments into options. They include `main`, which takes all options and returns a
+            status (None for 0), and `resumes`, whether the same command resumes a stopped one. They may
+            include `command`, which is appended to the program's name.
+        arguments: default: those of this process.
     """
     resumes = False
     try:
@@ -108,7 +108,7 @@ def run(
 
 
 def answer(error: BaseException, name: str, *, resumes: bool) -> int:
-    """Says in one sentence what ended a program; returns the exit status. What is a bug is raised again."""
+    """Prints in one sentence what ended a program; returns the exit status. A bug is raised again."""
     if isinstance(error, BrokenPipeError):
         return BROKEN_PIPE
     if isinstance(error, checks.UserError):
@@ -134,15 +134,15 @@ def complain(name: str, message: object, *, status: int = 2) -> int:
 
 
 def report_stop(message: object, *, by_keyboard: bool = False) -> int:
-    """Says that a run was stopped and how it goes on; returns the exit status."""
+    """Prints that a run was stopped and how to resume it; returns the exit status."""
     console.say(str(message))
     return INTERRUPTED if by_keyboard else 0
 
 
 def leave_the_others(error: BaseException, name: str, *, resumes: bool) -> NoReturn:
-    """Ends this one of several processes at once, so that the others notice and end, too.
+    """Ends this process of a distributed run at once, so that the others notice and end, too.
 
-    An orderly end would wait for them, while they wait for this one.
+    An orderly exit would wait for the others, while they wait for this one.
     """
     try:
         status = answer(error, name, resumes=resumes)
@@ -169,7 +169,7 @@ def terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def leave_on_sigterm() -> None:
-    """Lets SIGTERM end this process by `Terminated`."""
+    """Makes SIGTERM end this process by `Terminated`."""
 
     def ask_again(unraisable: Any) -> None:
         number = LEAVING.get(unraisable.exc_type)
@@ -179,18 +179,18 @@ def leave_on_sigterm() -> None:
             threading.Timer(0.1, os.kill, (os.getpid(), number)).start()
 
     signal.signal(signal.SIGTERM, terminate)
-    # Python drops what is raised in a callback of its garbage collector, and JAX has one.
+    # Python drops exceptions raised in a callback of its garbage collector, and JAX has such a callback.
     others, sys.unraisablehook = sys.unraisablehook, ask_again
 
 
 def ignore_sigterm() -> None:
-    """Keeps SIGTERM from changing a status that is decided, where `leave_on_sigterm` has taken it."""
+    """Keeps SIGTERM from changing a decided status, if `leave_on_sigterm` handles it."""
     if signal.getsignal(signal.SIGTERM) is terminate:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def prepare_libraries() -> None:
-    """Keeps Orbax's log from the screen, and lets images be as large as `data.images` allows."""
+    """Hides Orbax's log, and allows images as large as `data.images` does."""
     from absl import logging as absl_logging
 
     from decloss_jax.data.images import accept_large_images
@@ -201,22 +201,21 @@ def prepare_libraries() -> None:
 
 
 def is_not_of_orbax(record: logging.LogRecord) -> bool:
-    """Tells whether a line of the log is to be shown: Orbax reports every file, and an error before it
-    raises it."""
+    """Tells whether to show a log record. Orbax logs every file, and each error before raising it."""
     return "orbax" not in Path(record.pathname).parts
 
 
 def prepare_jax(work: str, *, deterministic: bool = False) -> None:
-    """Says on which devices `work` runs, and lets JAX keep compiled functions.
+    """Prints the devices on which `work` runs, and turns on JAX's compilation cache.
 
-    The functions are kept in $JAX_COMPILATION_CACHE_DIR, by default in ~/.cache/decloss_jax/xla.
+    It is in $JAX_COMPILATION_CACHE_DIR, by default in ~/.cache/decloss_jax/xla.
     """
     import jax
 
     from decloss_jax.host.devices import make_deterministic, say_devices
 
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR") or os.path.expanduser("~/.cache/decloss_jax/xla")
-    if not cache.startswith("~"):  # which stays for a user without a home, as in some containers
+    if not cache.startswith("~"):  # it stays for a user without a home, as in some containers
         jax.config.update("jax_compilation_cache_dir", cache)
     if deterministic:
         make_deterministic()

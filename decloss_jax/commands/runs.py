@@ -1,4 +1,4 @@
-"""Commands that work with data sets and with what runs left behind: check-data, plot, report, reproduce."""
+"""Commands for data sets and finished runs: check-data, plot, report, reproduce."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ def add_check_data(parser: argparse.ArgumentParser) -> None:
 
 
 def list_problems(options: argparse.Namespace) -> int:
-    """Prints what is wrong with data sets, one line for each file; status 1 when there is something."""
+    """Prints the problems of data sets, one line per file; status 1 if there are any."""
     from decloss_jax.data.check import check_data
 
     report = check_data(options.roots)
@@ -58,7 +58,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         type=program.comma_list,
         default=[],
         metavar="ROOT[,ROOT...]",
-        help="where the data sets lie now, if they have moved",
+        help="present folders of the data sets, if they have moved",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
@@ -70,7 +70,7 @@ def compare_evaluations(options: argparse.Namespace) -> None:
 
     check_new(options.out, options.overwrite)
     found = [folder for run in options.runs for folder in find_evaluations(run)]
-    folders = {folder.resolve(): folder for folder in found}  # given twice, it is still one
+    folders = {folder.resolve(): folder for folder in found}  # each counts once, even if given twice
     write_comparison(list(folders.values()), options.out, roots=options.data)
     print(console.printable(f"{len(folders)} evaluation{'s' if len(folders) != 1 else ''} -> {options.out}"))
 
@@ -92,12 +92,12 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=program.path, metavar="DIR", help="default: runs/reproduction/SCALE")
     parser.add_argument("--out", type=program.path, metavar="DIR", help="default: results/SCALE")
     parser.add_argument(
-        "--set", nargs="+", default=[], metavar="FIELD=VALUE", help="changes in every row's config"
+        "--set", nargs="+", default=[], metavar="FIELD=VALUE", help="fields to change in every row's config"
     )
 
 
 def reproduce_experiment(options: argparse.Namespace) -> int:
-    """Trains what is missing of a table or figure of the paper, and writes it with our numbers."""
+    """Trains the missing rows of a table or figure of the paper, and writes it with our numbers."""
     from decloss_jax.config import override
     from decloss_jax.reproduction.driver import reproduce
     from decloss_jax.reproduction.runs import Settings, import_config

@@ -28,20 +28,20 @@ class Row(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether the relative difference is within its bound; False where it is NaN."""
+        """Whether the relative difference is within its bound; False if it is NaN."""
         return self.relative <= self.bound
 
     def cells(self) -> tuple[str, ...]:
-        """Returns the texts of the line."""
+        """Returns the cells of the line."""
         numbers = (f"{self.absolute:.1e}", f"{self.relative:.1e}", f"{self.bound:.0e}")
         return (self.part, self.quantity, *numbers, "ok" if self.holds else "ABOVE")
 
 
 def compare(network: tuple[Any, Any] | None = None) -> bool:
-    """Runs all parts and prints the largest differences of each; tells whether all are within their bounds.
+    """Runs all parts and prints their largest differences; tells whether all are within their bounds.
 
     Args:
-        network: a Flax generator and its parameters, which then take the place of the small random ones.
+        network: a Flax generator and its parameters, used instead of the small random ones.
 
     Raises:
         UserError: PyTorch is not installed.
@@ -57,7 +57,7 @@ def compare(network: tuple[Any, Any] | None = None) -> bool:
 
     from decloss_jax.compare_torch import parts
 
-    torch.set_num_threads(1)  # on small inputs, its threads and XLA's would only wait for each other
+    torch.set_num_threads(1)  # on small inputs, its threads and XLA's would wait for each other
     chosen = parts.PARTS
     if network is not None:
         chosen = parts.generator_parts(*network) | parts.LOSS_PARTS
@@ -78,7 +78,7 @@ def measure(chosen: Mapping[str, "Part"]) -> Iterator[Row]:
 
 
 def print_rows(rows: Iterator[Row]) -> list[Row]:
-    """Prints the rows as they come, in a table on a terminal and as plain lines elsewhere; returns them."""
+    """Prints rows as they arrive, as a table on a terminal and as plain lines elsewhere; returns them."""
     seen = []
     if not sys.stdout.isatty():
         print_line(COLUMNS)

@@ -1,4 +1,4 @@
-"""The networks that judge images, and the losses made of their scores, beside PyTorch's."""
+"""Discriminator, Ranker and the losses of their scores, compared with PyTorch."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -50,7 +50,7 @@ def compare_judge(twin: torch.nn.Module, convert: Convert) -> Iterator[Compariso
         convert: its state dict -> our network and its variables.
     """
     images = as_dithered_floats(crops(4)[1])
-    twin(to_torch(images))  # moves the running statistics away from where they begin
+    twin(to_torch(images))  # moves the running statistics away from their initial values
     model, variables = convert(state_of(twin))
 
     def logits(variables: Any, images: Any) -> jax.Array:
@@ -79,10 +79,10 @@ def compare_judge(twin: torch.nn.Module, convert: Convert) -> Iterator[Compariso
 def flat_gradients(
     of_variables: Any, twin: torch.nn.Module, convert: Convert
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns our gradients and torch's by our names; torch's are named as its weights are, so converted."""
+    """Returns our gradients and torch's, which are converted like weights, under our names."""
     gradients = {name: to_array(p.grad) for name, p in twin.named_parameters()}
     theirs = flatten_dict(convert(state_of(twin) | gradients)[1]["params"], sep="/")
-    # A batch norm takes away the bias before it, which leaves rounding for a gradient.
+    # A batch norm cancels the bias before it, so the gradient of that bias is only rounding.
     without = {f"conv{name[2:]}/bias" for name in of_variables["params"] if name.startswith("bn")}
     ours = flatten_dict(of_variables["params"], sep="/")
     return (
@@ -92,7 +92,7 @@ def flat_gradients(
 
 
 def to_array(gradient: torch.Tensor | None) -> np.ndarray:
-    """A gradient -> an array; NaN where there is none."""
+    """Converts a gradient to an array; NaN if there is none."""
     return np.array(np.nan) if gradient is None else gradient.numpy()
 
 

@@ -25,7 +25,7 @@ from decloss_jax.weights import srflow
 
 
 def compare_srflow(model: SRFlow, params: Mapping[str, Any] | None = None) -> Iterator[Comparison]:
-    """Compares latents, bits per pixel and their gradient; with random parameters when none are given."""
+    """Compares latents, bits per pixel and their gradient; with random parameters if none are given."""
     params = random_params(model) if params is None else params
     low, hr = (as_dithered_floats(images[:2]) for images in crops(model.scale))
     encode = functools.partial(model.apply, method="encode")
@@ -67,7 +67,7 @@ def torch_state(model: SRFlow, params: Mapping[str, Any]) -> dict[str, torch.Ten
 
 
 def random_params(model: SRFlow) -> Any:
-    """Draws parameters with which every layer acts: matrices near rotations, the rest uniform as torch's."""
+    """Draws parameters that make every layer act: orthogonal matrices, the rest uniform as in torch."""
     random = np.random.default_rng(0)
     tree = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 4, 4, 3)))["params"]
 

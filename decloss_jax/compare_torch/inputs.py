@@ -1,4 +1,4 @@
-"""What both sides are given, and how their results are compared."""
+"""The inputs of both sides, and the comparison of their results."""
 
 import functools
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ Arrays = Mapping[str, np.ndarray | jax.Array]
 PHOTOGRAPHS = ("astronaut", "motorcycle_left", "ihc", "retina")  # of the packaged training photographs
 LOW_SIZE = 16  # LR pixels a side
 
-# Bounds of the relative differences (`Comparison`). Values are computed in float32 on both sides, in another
-# order. Networks get their gradients in float64: among millions of ReLUs and poolings, rounding to float32
-# moves some across their kinks, which changes the gradient by per cents. Training is compared in the same
-# way, or it would drift apart. Generators give float32 images in any case, so there float64 ends.
+# Bounds of the relative differences (`Comparison`). Both sides compute values in float32, in a different
+# order. Gradients of networks are computed in float64: float32 rounding moves some of millions of ReLUs and
+# poolings across their kinks, which changes the gradient by per cents. Training is compared in float64 too,
+# or it would drift apart. Generators always output float32 images, which limits their precision.
 FORWARD = 1e-5
 BACKWARD = 5e-5
 BACKWARD_GENERATOR = 1e-6
@@ -31,7 +31,7 @@ BACKWARD_FEATURES = 1e-9
 MOVEMENT = 1e-3
 
 
-# The paper's settings, and our defaults where it is silent (configs/base.py); mu in bins, N/4 of 64.
+# The paper's settings, and our defaults where it is silent (configs/base.py); mu is a quarter of 64 bins.
 DECLOSS: dict[str, Any] = {
     "patch_size": 8,
     "alpha": 1.0,
@@ -49,7 +49,7 @@ class Comparison(NamedTuple):
         quantity: what is compared.
         ours: arrays by name.
         theirs: PyTorch's, by the same names.
-        bound: of the relative difference, which for each array is the largest difference over the largest
+        bound: of the relative difference: for each array, the largest difference divided by the largest
             absolute value.
     """
 
@@ -59,7 +59,7 @@ class Comparison(NamedTuple):
     bound: float
 
     def difference(self) -> tuple[float, float]:
-        """Returns the largest absolute and relative difference; NaN where one is, or where shapes differ."""
+        """Returns the largest absolute and relative difference; NaN if a value is, or if shapes differ."""
         ours, theirs = ({name: np.shape(a) for name, a in side.items()} for side in (self.ours, self.theirs))
         if ours != theirs:
             return float("nan"), float("nan")
@@ -85,15 +85,15 @@ def crops(scale: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def as_floats(images: np.ndarray) -> np.ndarray:
-    """uint8 -> float32 in [0,1]."""
+    """Converts uint8 to float32 in [0,1]."""
     return images.astype(np.float32) / np.float32(255)
 
 
 def as_dithered_floats(images: np.ndarray) -> np.ndarray:
-    """uint8 -> float32 in about [0,1], moved by up to half a grey level.
+    """Converts uint8 to float32 in about [0,1], with noise of up to half a grey level.
 
-    In areas of equal pixels, rounding alone would decide which is the largest of a pool, on which side of 0
-    a ReLU is, and where the vector of a flat patch points.
+    In areas of equal pixels, rounding alone would decide the maximum of a pool, the sign at a ReLU, and the
+    direction of a flat patch's vector.
     """
     noise = np.random.default_rng(3).uniform(-0.5, 0.5, images.shape)
     return ((images + noise) / 255).astype(np.float32)
@@ -106,12 +106,12 @@ def bicubic_pair() -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_torch(images: np.ndarray) -> torch.Tensor:
-    """[N,H,W,C] -> a tensor [N,C,H,W] that collects its gradient."""
+    """Converts [N,H,W,C] to a tensor [N,C,H,W] that requires a gradient."""
     return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).requires_grad_()
 
 
 def to_numpy(tensor: torch.Tensor | None) -> np.ndarray:
-    """A tensor -> an array, with NCHW turned to NHWC."""
+    """Converts a tensor to an array, and NCHW to NHWC; None to NaN."""
     if tensor is None:
         return np.array(np.nan)
     array = tensor.detach().numpy()

@@ -1,6 +1,6 @@
-"""What is compared: each part of the package, run on both sides with equal weights and inputs.
+"""The parts of the package that are compared, each run on both sides with equal weights and inputs.
 
-A part yields comparisons: arrays of ours and of PyTorch's, and the bound of their relative difference.
+A part yields comparisons: our arrays, PyTorch's arrays, and the bound of their relative difference.
 """
 
 import functools
@@ -57,7 +57,7 @@ Part = Callable[[], Iterable[Comparison]]
 
 
 def compare_generator(model: Generator, params: Mapping[str, Any] | None = None) -> Iterator[Comparison]:
-    """Compares output and gradients of a generator; with random parameters when none are given."""
+    """Compares output and gradients of a generator; with random parameters if none are given."""
     params = random_params(model) if params is None else params
     low = as_dithered_floats(crops(model.scale)[0])
     direction = np.random.default_rng(1).normal(size=crops(model.scale)[1].shape).astype(np.float32)
@@ -91,14 +91,14 @@ def compare_image_loss(
     """Compares a loss and its gradient with respect to sr.
 
     Args:
-        ours: (frozen, sr, hr) -> a value, or one for each image, which are then averaged.
+        ours: (frozen, sr, hr) -> a value, or one per image, which are averaged for the gradient.
         theirs: the same in torch.
-        frozen: NumPy arrays that both need.
+        frozen: NumPy arrays for both.
         through_features: take the gradient in float64.
     """
     sr, hr = bicubic_pair()
     if through_features:
-        sr, hr = sr[:2], hr[:2]  # the feature networks are the slow part
+        sr, hr = sr[:2], hr[:2]  # the feature networks are slow
     yield Comparison(
         "output",
         {"value": jax.jit(ours)(frozen, sr, hr)},
@@ -116,17 +116,17 @@ def compare_image_loss(
 
 
 def has_vgg19() -> bool:
-    """Tells whether the file of VGG-19's weights is at hand; it is not fetched for a comparison."""
+    """Tells whether a file of VGG-19's weights is given; a comparison does not download it."""
     return bool(os.environ.get(trunks.VGG19_VARIABLE))
 
 
 def vgg19_name() -> str:
-    """Returns what VGG-19 is called in the table, which says so where its weights are random."""
+    """Returns VGG-19's name for the table, which says if its weights are random."""
     return "VGG-19" if has_vgg19() else "VGG-19 (random weights)"
 
 
 def feature_weights(network: str) -> Any:
-    """Returns the weights of a feature network; random ones for VGG-19 where its file is not at hand."""
+    """Returns the weights of a feature network; random ones for VGG-19 without its file."""
     if network != "vgg19" or has_vgg19():
         return trunks.load_trunk(network)
     random = np.random.default_rng(2)
@@ -200,7 +200,7 @@ def compare_lpips(net: str) -> Iterator[Comparison]:
 
 
 def compare_decloss() -> Iterator[Comparison]:
-    """Compares DECLoss as training computes it with full matrices in torch."""
+    """Compares the DECLoss of training with full matrices in torch."""
     return compare_image_loss(
         lambda _, sr, hr: decloss(sr, hr, mode="multiply", **DECLOSS),
         lambda _, sr, hr: torch_losses.decloss(sr, hr, **DECLOSS),
@@ -208,7 +208,7 @@ def compare_decloss() -> Iterator[Comparison]:
 
 
 def generator_parts(model: Generator | SRFlow, params: Mapping[str, Any]) -> dict[str, Part]:
-    """Lists the parts that depend on the network, for one with given parameters."""
+    """Lists the parts that depend on the network, for a given network and parameters."""
     name = f"{type(model).__name__} x{model.scale}"
     if isinstance(model, SRFlow):
         return {name: functools.partial(compare_srflow, model, params)}

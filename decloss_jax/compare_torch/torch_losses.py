@@ -12,7 +12,7 @@ from decloss_jax.compare_torch.torch_networks import trunk_features
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LPIPS_SHIFT, LPIPS_SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-DIRECT_DISTANCES = "donot_use_mm_for_euclid_dist"  # the way by matrix products loses digits
+DIRECT_DISTANCES = "donot_use_mm_for_euclid_dist"  # matrix products would lose digits
 LPIPS_TAPS = {
     "alexnet": ("relu1", "relu2", "relu3", "relu4", "relu5"),
     "vgg16": ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3"),
@@ -131,7 +131,7 @@ def rank_content(scores: Tensor, *, bias: float) -> Tensor:
 
 
 def gan_losses(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """Both sides of GAN and RaGAN on logits, by the cross-entropy; the generator's hold `real` constant."""
+    """Both sides of GAN and RaGAN, by cross-entropy on logits; the generator's hold `real` constant."""
 
     def cost(logits: Tensor, target: float) -> Tensor:
         return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
@@ -149,7 +149,7 @@ def gan_losses(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
 
 
 def cosine_with_warmup(step: int, *, steps: int, warmup_steps: int, learning_rate: float) -> float:
-    """Linear to the peak, which the last update of the warm-up has, then half a cosine to 0."""
+    """Linear to the peak, reached at the last update of the warm-up, then half a cosine to 0."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     return learning_rate * (1 + math.cos(math.pi * (step - warmup_steps) / (steps - warmup_steps))) / 2

@@ -32,7 +32,7 @@ class ResidualBlock(nn.Module):
 
 
 class Edsr(nn.Module):
-    """EDSR on [0,1]; inside it works on 0..255 less the mean."""
+    """EDSR on [0,1]; internally it uses 0..255 minus the mean."""
 
     mean: Tensor
 
@@ -60,7 +60,7 @@ def leaky_relu(x: Tensor) -> Tensor:
 
 
 class DenseBlock(nn.Module):
-    """Five convolutions, each of which sees all before it."""
+    """Five convolutions; each takes the outputs of all previous ones."""
 
     def __init__(self, features: int, growth: int):
         super().__init__()

@@ -15,7 +15,7 @@ LAYERS = "flowUpsamplerNet.layers"
 
 
 def convolve(state: State, name: str, x: Tensor) -> Tensor:
-    """Convolves, and adds the bias where there is one."""
+    """Convolves, and adds the bias if there is one."""
     return functional.conv2d(x, state[f"{name}.weight"], state.get(f"{name}.bias"), padding="same")
 
 
@@ -53,13 +53,13 @@ def normalize(state: State, name: str, x: Tensor) -> Tensor:
 
 
 def zero_convolution(state: State, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The scaled last convolution: its even and its odd channels."""
+    """The scaled last convolution; returns its even and its odd channels."""
     y = convolve(state, name, x) * torch.exp(3 * state[f"{name}.logs"])
     return y[:, 0::2], y[:, 1::2]
 
 
 def affine(state: State, name: str, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-    """Shifts and scales x by what a network makes of the condition; returns it with log|det|."""
+    """Shifts and scales x by a network of the condition; returns the result and log|det|."""
     for i in (0, 2):
         hidden = convolve(state, f"{name}.{i}", condition)
         condition = torch.relu(normalize(state, f"{name}.{i}", hidden))
@@ -69,7 +69,7 @@ def affine(state: State, name: str, x: Tensor, condition: Tensor) -> tuple[Tenso
 
 
 def step(state: State, name: str, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
-    """A step of the flow; without the affine layers where the state has none of that name."""
+    """A step of the flow, with affine layers only if the state has them."""
     matrix, pixels = state[f"{name}.invconv.weight"], x.shape[2] * x.shape[3]
     log_det = pixels * (state[f"{name}.actnorm.logs"].sum() + torch.slogdet(matrix)[1])
     x = torch.einsum("ij,njhw->nihw", matrix, normalize(state, name, x))

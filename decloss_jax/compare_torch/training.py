@@ -1,4 +1,4 @@
-"""Some steps of training: the package's own step beside a plain torch loop."""
+"""Some steps of training: the package's own step and a plain torch loop."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -55,7 +55,7 @@ def compare_training(model: Generator, params: Mapping[str, Any] | None = None) 
 
 
 def compare_adversarial_training(model: Generator, term: str) -> Iterator[Comparison]:
-    """Compares 10 steps of L1 and an adversarial term, both networks moving at once."""
+    """Compares 10 steps of L1 and an adversarial term, with both networks updated at once."""
     weights = {"l1": 1.0, term: 5e-3}
     params, batches = random_params(model), draw_batches(model.scale, ADVERSARIAL_STEPS)
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def compare_adversarial_training(model: Generator, term: str) -> Iterator[Compar
     yield Comparison("losses", ours, dict(zip(names, np.array(their_losses).T, strict=True)), FORWARD)
     yield compare_movement("movement, generator", state_dict(model, params), end, state_of(twin))
     its_start = flatten_dict(start["params"], sep="/")
-    if term == "ragan":  # has no gradient for a common level of all logits: rounding alone moves it
+    if term == "ragan":  # a constant added to all logits has no gradient: only rounding moves it
         its_start.pop("linear2/bias")
     their_end = flatten_dict(discriminator_variables(state_of(other_twin))[1]["params"], sep="/")
     yield compare_movement("movement, discriminator", its_start, its_end, their_end)
@@ -84,7 +84,7 @@ def compare_movement(
     ours: Mapping[str, np.ndarray],
     theirs: Mapping[str, np.ndarray],
 ) -> Comparison:
-    """Compares how far each weight has come from where both sides began."""
+    """Compares the change of each weight from the common initial values."""
     return Comparison(
         quantity,
         {name: ours[name] - start[name] for name in start},
@@ -94,7 +94,7 @@ def compare_movement(
 
 
 def draw_batches(scale: int, steps: int) -> Batches:
-    """Returns pairs of crops for some steps, three different ones in turn."""
+    """Returns pairs of crops for some steps, cycling through three batches."""
     lows, hrs = crops(scale)
     return [(lows[i % 3 :][:2], hrs[i % 3 :][:2]) for i in range(steps)]
 
@@ -113,7 +113,7 @@ def train_ours(
         params: its parameters.
         batches: pairs of uint8 crops, one for each step.
         weights: of the terms.
-        variables: of the discriminator, for an adversarial term.
+        variables: of the discriminator, if there is an adversarial term.
 
     Returns:
         The last state and the scalars of each step.
@@ -146,7 +146,7 @@ def train_ours(
 
 
 def make_config(weights: Mapping[str, float], *, crop_size: int, steps: int) -> ConfigDict:
-    """Returns those fields of an experiment's config that the step is built from."""
+    """Returns the fields of an experiment's config that the step needs."""
     config = ConfigDict(
         {"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8, "data": {"crop_size": crop_size}}
     )
@@ -201,7 +201,7 @@ def train_their_adversaries(
     term: str,
     weights: Mapping[str, float],
 ) -> list[tuple[float, float]]:
-    """Trains both torch networks in place: the generator, then the discriminator on the SR images of before.
+    """Trains both torch networks in place: the generator, then the discriminator on the same SR images.
 
     Returns:
         The losses of both, for each step.

@@ -1,1 +1,1 @@
-"""The paper's tables and figures: what was printed, what is trained for it, and how it is written down."""
+"""The paper's tables and figures: the printed numbers, the runs that reproduce them, and the results."""

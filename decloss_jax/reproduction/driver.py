@@ -1,4 +1,4 @@
-"""python -m decloss_jax reproduce: trains what a table of the paper needs, measures it, writes it down."""
+"""python -m decloss_jax reproduce: trains and measures the rows of a table of the paper, and writes it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,18 +27,18 @@ DETAILS = {"table1": "figure4", "table3": "figure7"}  # the pictures that go wit
 def reproduce(
     target: str, *, only: Sequence[str], seeds: Sequence[int], settings: Settings, out: Path
 ) -> None:
-    """Trains what is missing of an experiment, evaluates it, and writes its table and pictures.
+    """Trains the missing rows of an experiment, evaluates them, and writes its table and pictures.
 
     Args:
         target: a key of `paper.EXPERIMENTS`.
-        only: numbers or names of rows; none for all of them.
-        seeds: of the trainings; each row is trained once with each.
-        settings: what all rows share.
-        out: folder of TARGET.md, .csv, .json, .html and pictures; rows that an earlier call measured stay.
+        only: numbers or names of rows; empty for all.
+        seeds: each row is trained once with each seed.
+        settings: shared by all rows.
+        out: folder for TARGET.md, .csv, .json, .html and pictures; rows measured by an earlier call stay.
 
     Raises:
-        UserError: an unknown row, or whatever training and evaluation refuse.
-        training.loop.Stopped: by Ctrl-C or SIGTERM; the same call goes on from there.
+        UserError: an unknown row, or anything that training or evaluation refuses.
+        training.loop.Stopped: Ctrl-C or SIGTERM; the same call resumes.
     """
     experiment = checks.look_up(EXPERIMENTS, target, "experiment")
     rows = choose_rows(experiment.rows, only)
@@ -56,7 +56,7 @@ def reproduce(
         console.say(f"[{number}/{len(wanted)}] {row.name}")
         measured[row.name, seed] = measure_row(row, seed, settings, protocol)
         measured = dict(sorted(measured.items(), key=lambda item: (order.index(item[0][0]), item[0][1] or 0)))
-        # Written after each row, so that what was cut off has left its part.
+        # Written after each row, so that an interrupted call leaves the rows that it finished.
         text = tables.write_tables(target, experiment, list(measured.values()), settings, protocol, out)
     results = list(measured.values())
     if target in DETAILS:
@@ -73,7 +73,7 @@ def reproduce(
 
 
 def write_comparison_page(measured: Sequence[Measured], settings: Settings, path: Path) -> None:
-    """Writes the page that compares the rows, as far as their evaluations are among the runs here."""
+    """Writes the page that compares the rows whose evaluations are in the folder of runs."""
     here = [m for m in measured if (m.folder / "summary.json").is_file()]
     names = [
         m.row.name + (f", seed {m.seed}" if len(here) > len({o.row for o in here}) else "") for m in here
@@ -83,12 +83,12 @@ def write_comparison_page(measured: Sequence[Measured], settings: Settings, path
 
 
 def choose_rows(rows: Sequence[PaperRow], only: Sequence[str]) -> list[PaperRow]:
-    """Returns the rows that are named by their number ("6", from 1) or their name; all when none is.
+    """Returns the rows given by number ("6", from 1) or name; all if none is given.
 
     Rows that are only printed are left out.
 
     Raises:
-        UserError: a row that does not exist, or none that is trained or measured.
+        UserError: an unknown row, or no row that is trained or measured.
     """
     names = {row.name: row for row in rows} | {str(i): row for i, row in enumerate(rows, 1)}
     chosen = [checks.look_up(names, name, "row") for name in only] or rows
@@ -97,14 +97,14 @@ def choose_rows(rows: Sequence[PaperRow], only: Sequence[str]) -> list[PaperRow]
         bool(ours),
         "--only",
         expected="a row that is trained or measured",
-        got=f"{', '.join(only)}, of which there is only what was printed",
+        got=f"{', '.join(only)}, for which there are only printed numbers",
         remedy="name another row",
     )
     return ours
 
 
 def check_settings(rows: Sequence[PaperRow], seeds: Sequence[int], settings: Settings) -> None:
-    """Refuses what training and evaluation would refuse later: hours later.
+    """Refuses at the start what training and evaluation would refuse hours later.
 
     Raises:
         UserError: a test set, an override or a row's config that cannot be used.
@@ -121,14 +121,14 @@ def check_settings(rows: Sequence[PaperRow], seeds: Sequence[int], settings: Set
             f"--set {name}",
             expected="a field that the rows share",
             got=f"one in which they differ ({', '.join(sorted(values))})",
-            remedy="leave it, or give --only rows that agree on it",
+            remedy="omit it, or give --only rows that agree on it",
         )
     for config in configs:
         loop.make_plan(config)
 
 
 def make_folder(out: Path) -> None:
-    """Makes the folder of the results.
+    """Makes the folder for the results.
 
     Raises:
         UserError: it cannot be made.

@@ -1,4 +1,4 @@
-"""Figure 2's idea as a picture: where mini-patches of HR and of each row's SR lie, by t-SNE."""
+"""The idea of Figure 2 as a picture: a t-SNE map of the mini-patches of HR and of each row's SR."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,8 +18,8 @@ from decloss_jax.reproduction.paper import SCALE
 from decloss_jax.reproduction.runs import Measured, Settings
 
 SIDE = 128  # HR pixels of the detail: 256 mini-patches
-PATCH_SIZE = 8  # of Sec. 5.1
-PERPLEXITY = 30.0  # scikit-learn's, and the t-SNE paper's middle
+PATCH_SIZE = 8  # Sec. 5.1
+PERPLEXITY = 30.0  # scikit-learn's default, in the middle of the t-SNE paper's range
 SEED = 0
 HR = "HR"
 
@@ -27,9 +27,9 @@ HR = "HR"
 def draw_embeddings(measured: Sequence[Measured], settings: Settings, out: Path, name: str) -> None:
     """Draws, for each test set, one detail and the t-SNE of its mini-patches: NAME-SET.png and .csv.
 
-    The detail is the place of the set where HR varies most. Distances in such a map mean little beyond who is
-    whose neighbour, so the legend tells the distances between the mini-patches themselves: of SR to the
-    same place of HR, and to the nearest of the detail's HR mini-patches.
+    The detail is the part of the set with the largest HR variance. Distances in a t-SNE map mean little
+    beyond neighbourhood. So the legend gives distances between the mini-patches themselves: from SR to HR at
+    the same place, and from SR to the nearest HR mini-patch of the detail.
     """
     for image_set in open_sets(settings.tests, SCALE, field="--test"):
         image, hr, place = most_varied(image_set)
@@ -59,7 +59,7 @@ def most_varied(image_set: ImageSet) -> tuple[str, np.ndarray, tuple[slice, slic
 
 
 def cut_mini_patches(detail: np.ndarray) -> np.ndarray:
-    """Returns the mini-patches [P,D] of a detail [H,W,3] uint8, in [0,1]; what p leaves over is cut off."""
+    """Returns the mini-patches [P,D] of a detail [H,W,3] uint8, in [0,1]; cropped to multiples of p."""
     height, width = (side - side % PATCH_SIZE for side in detail.shape[:2])
     images = jnp.asarray(detail[None, :height, :width]) / jnp.float32(255)
     return np.asarray(extract_patches(images, PATCH_SIZE))
@@ -77,13 +77,13 @@ def embed(nodes: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def distances_to_hr(patches: np.ndarray, hr_patches: np.ndarray) -> np.ndarray:
-    """Returns [P,2]: of each mini-patch the rms difference to HR's at its place, and to HR's nearest."""
+    """Returns [P,2]: rms difference of each mini-patch from HR at its place, and from the nearest HR one."""
     every = np.sqrt(np.mean((patches[:, None] - hr_patches[None]) ** 2, axis=-1))
     return np.stack([np.diagonal(every), every.min(axis=1)], axis=-1)
 
 
 def as_csv(positions: Mapping[str, np.ndarray], distances: Mapping[str, np.ndarray]) -> str:
-    """Writes a line for each mini-patch: source, number, place in the plane, of SR the distances."""
+    """Writes a line for each mini-patch: source, number, position in the plane, and the distances of SR."""
     rows: list[Sequence[object]] = [("source", "mini_patch", "x", "y", "rms_to_own_hr", "rms_to_nearest_hr")]
     for source, places in positions.items():
         own = distances.get(source, np.full(places.shape, np.nan))
@@ -99,7 +99,7 @@ def draw(
     distances: Mapping[str, np.ndarray],
     path: Path,
 ) -> None:
-    """Draws the details above each other, and beside them the map; lines lead from SR to HR's same place."""
+    """Draws the details in a column and the map on the right; lines connect SR with HR at the same place."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -18,17 +18,17 @@ from decloss_jax.reproduction.runs import Measured, Settings
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PICTURES_IN_A_ROW = 4  # pictures in a row
+PICTURES_IN_A_ROW = 4
 DETAIL_SIDE = 128  # of a picture, in HR pixels
 
 
 def draw_details(
     experiment: Experiment, measured: Sequence[Measured], settings: Settings, out: Path, prefix: str
 ) -> None:
-    """Draws, for each test set, one detail of one image by all rows (Figures 4 and 7): PREFIX-SET.png.
+    """Draws, for each test set, one detail of one image for all rows (Figures 4 and 7): PREFIX-SET.png.
 
-    The image is the one on which the rows' LPIPS differ most; the detail is where HR varies most. Rows whose
-    pictures are not among the runs here are left out.
+    The image is the one with the largest range of LPIPS over the rows; the detail has the largest HR
+    variance. Rows without pictures in the folder of runs are left out.
     """
     seen = with_pictures(measured)
     for each in open_sets(settings.tests, SCALE, field="--test"):
@@ -47,7 +47,7 @@ def draw_details(
 
 
 def with_pictures(measured: Sequence[Measured]) -> list[Measured]:
-    """Returns the last seed of each row whose pictures are among the runs here."""
+    """Returns the last seed of each row that has pictures in the folder of runs."""
     here = [m for m in measured if (m.folder / PICTURES).is_dir()]
     return list({m.row.name: m for m in here}.values())
 
@@ -77,7 +77,7 @@ def draw_icoo_against_lpips(
 
 
 def draw_temperatures(experiment: Experiment, measured: Sequence[Measured], out: Path, name: str) -> None:
-    """Draws LPIPS against each temperature, the other one as in Sec. 5.1 (Figure 6)."""
+    """Draws LPIPS against each temperature, with the other one as in Sec. 5.1 (Figure 6)."""
     datasets = list(dict.fromkeys(dataset for m in measured for dataset in m.datasets))
     figure, axes = new_figure(len(datasets))
     for axis, dataset in zip(axes, datasets, strict=True):
@@ -103,7 +103,7 @@ def draw_temperature_curve(
 
 
 def new_figure(panels: int) -> tuple[Any, Sequence["Axes"]]:
-    """Makes a figure with panels side by side, without a screen."""
+    """Makes a figure with panels side by side; needs no display."""
     import matplotlib
 
     matplotlib.use("Agg")

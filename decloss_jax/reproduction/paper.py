@@ -1,4 +1,4 @@
-"""What the paper printed, row by row, and the config of each row."""
+"""The numbers that the paper prints, row by row, and the config of each row."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ class Printed:
 
 @dataclass(frozen=True, eq=False)
 class PaperRow:
-    """A row of a table, or a point of a figure; a key of dictionaries by identity.
+    """A row of a table, or a point of a figure. Rows are hashed by identity.
 
     Attributes:
         name: in our tables.
-        config: below configs/, without suffix; "" for a row that is not trained.
-        method: of a row without training: a baseline of evaluate.py, or "" for one that is only printed.
+        config: path in configs/, without suffix; "" for a row that is not trained.
+        method: for a row without training, a baseline of evaluate.py; "" if the row is only printed.
         printed: data set -> numbers.
         hours: GPU hours on A100s, printed.
     """
@@ -38,10 +38,10 @@ class Experiment:
 
     Attributes:
         title: its number and subject.
-        rows: what is trained and measured, in the paper's order.
-        conventions: of evaluate.py, under which its numbers compare.
-        psnr: the metric that stands for the printed PSNR.
-        lpips: the metric that stands for the printed LPIPS.
+        rows: to train and measure, in the paper's order.
+        conventions: those of evaluate.py that match the printed numbers.
+        psnr: the metric that corresponds to the printed PSNR.
+        lpips: the metric that corresponds to the printed LPIPS.
     """
 
     title: str
@@ -52,7 +52,7 @@ class Experiment:
 
 
 def on_div2k(config: str, psnr: float, lpips: float, icoo: float, hours: float | None = None) -> PaperRow:
-    """A row whose numbers are printed for DIV2K's validation images."""
+    """Returns a row with numbers printed for DIV2K's validation images."""
     folder, _, name = config.partition("/")
     name = name if folder == "table1" else config
     return PaperRow(name, config, printed={"DIV2K": Printed(psnr, lpips, icoo)}, hours=hours)
@@ -61,7 +61,7 @@ def on_div2k(config: str, psnr: float, lpips: float, icoo: float, hours: float |
 def on_three_sets(
     name: str, config: str, method: str, hours: float | None, *values: tuple[float, float, float]
 ) -> PaperRow:
-    """A row of Table 3: values for DIV2K, Urban100 and BSD100."""
+    """Returns a row of Table 3: values for DIV2K, Urban100 and BSD100."""
     sets = ("DIV2K", "Urban100", "BSD100")
     printed = {dataset: Printed(*triple) for dataset, triple in zip(sets, values, strict=True)}
     return PaperRow(name, config, method, printed, hours)

@@ -1,9 +1,9 @@
-"""The runs behind the rows: which config, in which workdir, trained as far as it is missing, and measured.
+"""The runs of the rows: their configs and workdirs, training if it is missing, and measuring.
 
-A workdir is called by its losses, its seed and a hash of what its config computes, so rows that compute the
-same share it. Stage 1 is trained once for all rows that agree on it, in a workdir of its
-own; its last checkpoint is copied into each row's workdir. So a row ends up exactly as if `train.py` had
-trained both stages of its config at once.
+A workdir's name has its losses, its seed and a hash of the fields that affect the result, so rows that
+compute the same share it. Stage 1 is trained once for all rows that agree on it, in a separate workdir; its
+last checkpoint is copied into each row's workdir. So the result of a row is the same as if `train.py` had
+trained both stages of its config in one run.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ TERM_BLOCKS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What all rows share.
+    """The settings that all rows share.
 
     Attributes:
         size: a name of `paper.SIZES`.
@@ -71,8 +71,8 @@ class Measured:
         row: the row.
         seed: of its training; None for a row without one.
         config_hash: of its config; "" without training.
-        stage_one_hash: of the stage 1 that it went on from; "" without training.
-        fields: of its config, as far as they decide what is computed; paths are cut to their last name.
+        stage_one_hash: of the stage 1 from which it started; "" without training.
+        fields: of its config that affect the result; paths are reduced to their last name.
         versions: of the packages that measured it.
         losses: the terms of its last stage with their weights.
         datasets: data set -> metric -> value; `images` is their number.
@@ -95,17 +95,17 @@ class Measured:
 
 
 def import_config(name: str) -> ModuleType:
-    """Imports configs/NAME.py, from beside the package (a checkout) or from the working directory.
+    """Imports configs/NAME.py, from the checkout that holds the package or from the working directory.
 
     Raises:
-        UserError: it is in neither, as when the package alone was installed.
+        UserError: it is in neither, for instance if only the package was installed.
     """
     places = (Path(decloss_jax.__file__).parents[1], Path.cwd())
     place = next((each for each in places if (each / "train.py").is_file()), None)
     if place is None:
         checks.fail(
             f"configs/{name}.py",
-            expected="the configs of the repository, which an installed package does not bring",
+            expected="the configs of the repository, which an installed package does not include",
             got=f"none in {Path.cwd()}",
             remedy="run the command in a checkout, the folder that holds train.py and configs/",
         )
@@ -115,7 +115,7 @@ def import_config(name: str) -> ModuleType:
 
 
 def row_config(row: PaperRow, seed: int, settings: Settings) -> ConfigDict:
-    """Returns the config of a row at a scale, with the overrides that the row reads, and the seed."""
+    """Returns the config of a row at a scale, with the overrides that the row uses, and the seed."""
     config = import_config(row.config).get_config()
     if settings.size == "mini":
         config = import_config("mini").shrink(config)
@@ -125,7 +125,7 @@ def row_config(row: PaperRow, seed: int, settings: Settings) -> ConfigDict:
             name not in FIXED_FIELDS,
             f"--set {name}",
             expected="a field that the table leaves open",
-            got="one that it does not",
+            got="one that it fixes",
             remedy=FIXED_FIELDS.get(name, ""),
         )
         if not (stays_zero(name) and fields[name] == 0):
@@ -135,17 +135,17 @@ def row_config(row: PaperRow, seed: int, settings: Settings) -> ConfigDict:
 
 
 def stays_zero(name: str) -> bool:
-    """Tells whether a row keeps a field at 0: one without stage 2 stays without, as one without a term."""
+    """Tells whether a field that is 0 in a row stays 0: rows without stage 2 or a term do not gain them."""
     return name == "finetune.steps" or name.startswith("finetune.weights.")
 
 
 def config_hash(config: ConfigDict) -> str:
-    """Returns 8 digits that two configs share only when they compute the same, wherever the data lie."""
+    """Returns 8 digits that two configs share only if they compute the same, wherever the data are."""
     return hashlib.sha256(json.dumps(computing_fields(config), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def computing_fields(config: ConfigDict) -> dict[str, Any]:
-    """Returns the fields that decide what a config computes, paths cut down to their last name."""
+    """Returns the fields that affect the result of a config, with paths reduced to their last name."""
     idle = idle_blocks(config)
     fields = {
         name: value
@@ -156,14 +156,14 @@ def computing_fields(config: ConfigDict) -> dict[str, Any]:
 
 
 def idle_blocks(config: ConfigDict) -> set[str]:
-    """Returns the blocks of a config that nothing reads: stages without steps, options of unused terms."""
+    """Returns the unused blocks of a config: stages without steps, options of unused terms."""
     idle_stages = {stage for stage in STAGES if config[stage].steps == 0}
     terms = {term for stage in set(STAGES) - idle_stages for term in stage_losses(config, stage)}
     return idle_stages | {block for block, readers in TERM_BLOCKS.items() if not terms & readers}
 
 
 def reset_idle_blocks(config: ConfigDict) -> ConfigDict:
-    """Returns the config with base's values where nothing reads them: equal hashes have equal configs."""
+    """Returns the config with base's values in unused blocks, so that equal hashes mean equal configs."""
     config = config.copy_and_resolve_references()
     base = import_config("base").get_config()
     for stage in STAGES:
@@ -174,7 +174,7 @@ def reset_idle_blocks(config: ConfigDict) -> ConfigDict:
 
 
 def without_paths(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields with paths cut down to their last names."""
+    """Returns the fields with paths reduced to their last names."""
     return {
         name: ",".join(path.name for path in split_roots(value)) if name in PATH_FIELDS else value
         for name, value in fields.items()
@@ -189,11 +189,11 @@ def stage_one_config(config: ConfigDict) -> ConfigDict:
 
 
 def train_row(row: PaperRow, seed: int, settings: Settings) -> tuple[Path, ConfigDict, str]:
-    """Trains what a row is missing; returns its workdir, its config, and the hash of its stage 1.
+    """Trains the missing part of a row; returns its workdir, its config, and the hash of its stage 1.
 
     Raises:
-        UserError: whatever `training.loop.run` refuses, and a config with init_from.
-        Stopped: by Ctrl-C or SIGTERM; the same call goes on from there.
+        UserError: anything that `training.loop.run` refuses, and a config with init_from.
+        Stopped: Ctrl-C or SIGTERM; the same call resumes.
     """
     config = row_config(row, seed, settings)
     checks.check(
@@ -201,7 +201,7 @@ def train_row(row: PaperRow, seed: int, settings: Settings) -> tuple[Path, Confi
         f"configs/{row.config}.py",
         expected="a stage 1 of its own",
         got="none",
-        remedy="leave init_from and pretrain.steps alone",
+        remedy="do not change init_from and pretrain.steps",
     )
     first = stage_one_config(config)
     first_hash = config_hash(first)
@@ -235,7 +235,7 @@ def adopt_stage_one(source: Path, workdir: Path, step: int) -> None:
 
 
 def measure_row(row: PaperRow, seed: int | None, settings: Settings, protocol: Protocol) -> Measured:
-    """Trains a row as far as it is missing, evaluates it unless that is done, and reads off its cost."""
+    """Trains and evaluates a row unless that is done already, and reads its cost from the journal."""
     if not row.config:
         methods = load_methods(names=[row.method])
         folder = settings.runs / "evaluations" / row.method / protocol.name
@@ -265,8 +265,7 @@ def measure_row(row: PaperRow, seed: int | None, settings: Settings, protocol: P
 def evaluate_once(
     methods: Sequence[Any], settings: Settings, protocol: Protocol, folder: Path
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Returns the values of each data set, from an earlier evaluation of the same weights on the same images
-    if there is one."""
+    """Returns the values of each data set; reuses an earlier evaluation of the same weights and images."""
     summary, inputs = folder / "summary.json", folder.with_name(f"{folder.name}.inputs.json")
     now = {
         "version": decloss_jax.__version__,
@@ -282,7 +281,7 @@ def evaluate_once(
 
 
 def identity(image_set: ImageSet) -> str:
-    """Returns a hash that changes whenever an image of the set may have changed."""
+    """Returns a hash that changes if an image of the set may have changed."""
     images = [image for pair in image_set.pairs for image in (pair.hr, pair.low) if image is not None]
     return hashlib.sha256("\n".join(image.identity() for image in images).encode()).hexdigest()
 

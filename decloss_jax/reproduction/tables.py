@@ -1,6 +1,6 @@
-"""The tables of a reproduction: ours beside the printed numbers, as Markdown, CSV and JSON.
+"""The tables of a reproduction: our numbers and the printed ones, as Markdown, CSV and JSON.
 
-The JSON holds everything that was measured; a later call reads it back and adds to it.
+The JSON has every measurement; a later call reads it and adds to it.
 """
 
 import dataclasses
@@ -47,12 +47,12 @@ def write_tables(
 
     Args:
         name: of the files.
-        experiment: which rows there are, and what was printed of them.
-        measured: of each row and seed what was measured.
-        settings: what the rows share.
-        protocol: how was measured.
+        experiment: the rows and their printed numbers.
+        measured: the measurements of each row and seed.
+        settings: shared by the rows.
+        protocol: the conventions of the measurement.
         out: a folder.
-        spearman: data set -> coefficient of ICOO and LPIPS over the rows; None where they were too few.
+        spearman: data set -> coefficient of ICOO and LPIPS over the rows; None if there are too few rows.
     """
     groups = group_by_row(experiment.rows, measured)
     sections = {
@@ -85,7 +85,7 @@ def write_tables(
 
 
 def heading(experiment: Experiment, settings: Settings, protocol: Protocol) -> dict[str, Any]:
-    """Returns what all rows of one table have in common."""
+    """Returns the settings that all rows of a table share."""
     return {
         "title": experiment.title,
         "scale": settings.size,
@@ -97,10 +97,10 @@ def heading(experiment: Experiment, settings: Settings, protocol: Protocol) -> d
 def read_table(
     name: str, experiment: Experiment, settings: Settings, protocol: Protocol, out: Path
 ) -> list[Measured]:
-    """Reads back what earlier calls wrote into `out`; nothing where there is no table.
+    """Reads the measurements that earlier calls wrote into `out`; none if there is no table.
 
     Raises:
-        UserError: the table there was made with other settings.
+        UserError: the existing table was made with different settings.
     """
     path = out / f"{name}.json"
     if not path.exists():
@@ -112,7 +112,7 @@ def read_table(
         not differing,
         f"--out {out}",
         expected=f"no {path.name}, or one with the same settings, to add to",
-        got=f"one with another {' and '.join(differing)}",
+        got=f"one with a different {' and '.join(differing)}",
         remedy="choose another --out",
     )
     rows = {row.name: row for row in experiment.rows}
@@ -120,7 +120,7 @@ def read_table(
 
 
 def group_by_row(rows: Sequence[PaperRow], measured: Sequence[Measured]) -> dict[PaperRow, list[Measured]]:
-    """Returns the measurements of each row, in the order of the rows; rows without any, but printed, too."""
+    """Returns the measurements of each row, in the order of the rows; includes rows that are only printed."""
     groups = {row: [m for m in measured if m.row is row] for row in rows}
     only_printed = [row for row in rows if not (row.config or row.method)]
     return {row: group for row, group in groups.items() if group or row in only_printed}
@@ -138,7 +138,7 @@ def cells(
     groups: Mapping[PaperRow, Sequence[Measured]],
     dataset: str,
 ) -> list[str]:
-    """Returns the texts of a row: ours over the seeds, the printed ones of this set (or of DIV2K, marked)."""
+    """Returns the cells of a row: ours over the seeds, and the printed ones (with a star if for DIV2K)."""
     printed, mark = find_printed(row, dataset)
     numbers = (printed.psnr, printed.lpips, printed.icoo) if printed else (None, None, None)
     texts = []
@@ -166,30 +166,30 @@ def cells(
 
 
 def first_row(experiment: Experiment) -> PaperRow:
-    """Returns the first row that is trained: the costs of the others are told in its own."""
+    """Returns the first row that is trained; the costs of the others are relative to it."""
     return next(row for row in experiment.rows if row.config)
 
 
 def as_printed(number: float, digits: int) -> str:
-    """Writes a printed number; the paper gives LPIPS with three digits or four."""
+    """Writes a printed number; the paper gives LPIPS with three or four digits."""
     text = f"{number:.{digits}f}"
     return text[:-1] if digits == 4 and text.endswith("0") else text
 
 
 def seconds_per_step(group: Sequence[Measured]) -> list[float]:
-    """Lists the costs of a row's steps, of each seed."""
+    """Lists the seconds per step of a row, one for each seed."""
     return [m.seconds_per_step for m in group if m.seconds_per_step is not None]
 
 
 def find_printed(row: PaperRow, dataset: str) -> tuple[Printed | None, str]:
-    """Returns the row's printed numbers for a set; where there are only DIV2K's, those with a star."""
+    """Returns the row's printed numbers for a set; if only DIV2K's are printed, those, with a star."""
     if dataset in row.printed:
         return row.printed[dataset], ""
     return (row.printed["DIV2K"], "*") if set(row.printed) == {"DIV2K"} else (None, "")
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """Writes the mean and, of several values, the sample standard deviation."""
+    """Writes the mean and, for several values, the sample standard deviation."""
     if not values:
         return ""
     text = f"{statistics.mean(values):.{digits}f}"
@@ -199,7 +199,7 @@ def spread(values: Sequence[float], digits: int) -> str:
 def table_notes(
     experiment: Experiment, measured: Sequence[Measured], settings: Settings, protocol: Protocol
 ) -> list[str]:
-    """Says what the numbers mean and where they come from."""
+    """Lists notes on the meaning and the origin of the numbers."""
     words = describe_protocol(protocol, SCALE)
     notes = [
         "Ours: mean ± sample standard deviation over the seeds. Printed: by the paper; * for DIV2K.",
@@ -227,17 +227,17 @@ def table_notes(
 
 
 def join_fields(fields: Mapping[str, Any], sign: str) -> str:
-    """Writes names and values in a line."""
+    """Writes names and values in one line."""
     return ", ".join(f"{name}{sign}{value}" for name, value in fields.items())
 
 
 def markdown_line(texts: Sequence[str]) -> str:
-    """Joins cells to a line of a Markdown table."""
+    """Joins cells into a line of a Markdown table."""
     return "| " + " | ".join(texts) + " |"
 
 
 def as_json(measured: Measured, settings: Settings) -> dict[str, Any]:
-    """Returns everything that was measured of a row with one seed; `from_json` turns it back."""
+    """Returns all measurements of a row with one seed; `from_json` is the inverse."""
     return {
         "row": measured.row.name,
         "config": measured.row.config,
@@ -257,7 +257,7 @@ def as_json(measured: Measured, settings: Settings) -> dict[str, Any]:
 
 
 def from_json(entry: Mapping[str, Any], row: PaperRow, settings: Settings) -> Measured:
-    """Returns what `as_json` has written of a row."""
+    """Restores the measurements that `as_json` wrote for a row."""
     elsewhere = {"row", "folder"}
     values = {
         each.name: entry[each.name] for each in dataclasses.fields(Measured) if each.name not in elsewhere
