@@ -74,7 +74,7 @@ def test_a_run_moves_between_one_and_several_processes(tmp_path):
     ("further", "named"),
     [
         ("--config.seed=5", "config: expected the same on all processes, got a different one on process 1"),
-        ("--workdir={elsewhere}", "choose a --workdir on a disk that all of them share"),
+        ("--workdir={elsewhere}", "choose a --workdir on a disk that all processes share"),
     ],
 )
 def test_processes_that_do_not_belong_together_are_refused(tmp_path, further, named):

@@ -70,7 +70,7 @@ def test_train_names_what_a_full_disk_refuses_and_goes_on_when_there_is_room(und
         assert len(lines) == 1, said
         assert "Traceback" not in said
         assert f"{run.workdir / name}: expected a place that can be written to" in lines[0]
-        assert "got File too large; mend that, and the same command goes on" in lines[0]
+        assert "got File too large; correct that, and run the same command again" in lines[0]
         assert steps_of(run) == [20]
     run.finish()
     assert differences(run, undisturbed) == []
@@ -85,8 +85,8 @@ def flip_a_bit(path):
 @pytest.mark.parametrize(
     ("damage", "report"),
     [
-        (flip_a_bit, "is not what was written"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "is not what was written"),
+        (flip_a_bit, "has changed since it was written"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "has changed since it was written"),
         (lambda path: path.unlink(), "is missing"),
     ],
     ids=["flipped bit", "truncated", "missing"],

@@ -439,7 +439,7 @@ def changed(dialect, **changes):
         (lambda: changed("EDSR-PyTorch", extra=torch.ones(2)), "with unknown 'extra'"),
         (
             lambda: changed("EDSR-PyTorch", sub_mean__bias=torch.zeros(3)),
-            "sub_mean.bias is not that of DIV2K",
+            "sub_mean.bias does not hold DIV2K",
         ),
         (lambda: changed("EDSR-PyTorch", add_mean__weight=torch.eye(3)), "add_mean.weight is not that"),
         (lambda: changed("EDSR-PyTorch", tail__1__bias=torch.tensor([0, 0, torch.nan])), "is not finite"),
@@ -461,7 +461,7 @@ def changed(dialect, **changes):
             lambda: {k: v for k, v in MsrResNet(8, 2).state_dict().items() if "conv_hr" not in k},
             "BasicSR MSRResNet .* without 'conv_hr.weight', 'conv_hr.bias'",
         ),
-        (lambda: torch.nn.Linear(2, 2).state_dict(), "not known here .its keys are 'weight', 'bias'"),
+        (lambda: torch.nn.Linear(2, 2).state_dict(), "an unknown network .its keys are 'weight', 'bias'"),
         (
             lambda: {**changed("ESRGAN (new)"), "conv_first.weight": torch.ones(8, 1, 3, 3)},
             "of images with 1 channels",
@@ -514,7 +514,7 @@ def test_load_generator_refuses_damaged_safetensors(tmp_path, content):
 
 def test_load_generator_refuses_safetensors_without_tensors(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(safetensors_file(b"{}"))
-    with pytest.raises(UserError, match="a network that is not known here"):
+    with pytest.raises(UserError, match="an unknown network"):
         load_generator(tmp_path / "w.safetensors")
 
 

@@ -191,7 +191,7 @@ def test_read_torch_runs_nothing_and_names_what_was_asked_for(tmp_path, monkeypa
         (lambda: {}, "without named tensors .it holds nothing"),
         (lambda: {"critic": {"a": torch.ones(2)}, "step": 4}, "holds 'critic', 'step'"),
         (lambda: {"a": torch.ones(2, dtype=torch.complex64)}, "torch.ComplexFloatStorage"),
-        (lambda: {"a": torch.ones(1).expand(1000, 1000)}, "expanded to many times the file"),
+        (lambda: {"a": torch.ones(1).expand(1000, 1000)}, "expand to many times the size"),
     ],
 )
 def test_read_torch_names_what_is_not_a_state_dict(tmp_path, content, message):
@@ -288,8 +288,8 @@ FOUR = np.arange(4, dtype="<f4").tobytes()
         ({"shape": (2, 2)}, "damaged description of a tensor"),
         ({"shape": (1,) * 9, "stride": (1,) * 9}, "damaged description of a tensor"),
         ({"shape": (2**63,), "stride": (0,)}, "damaged description of a tensor"),
-        ({"shape": (2**40,), "stride": (0,)}, "expanded to many times the file"),
-        ({"shape": (2**40, 0), "stride": (0, 0)}, "expanded to many times the file"),
+        ({"shape": (2**40,), "stride": (0,)}, "expand to many times the size"),
+        ({"shape": (2**40, 0), "stride": (0, 0)}, "expand to many times the size"),
         ({"elements": 2**40}, "storages larger than the file"),
         ({"elements": 5}, "a storage of another size"),
         ({"elements": 3, "shape": (3,)}, "a storage of another size"),

@@ -83,9 +83,9 @@ def flip_a_bit(directory):
 @pytest.mark.parametrize(
     ("damage", "report"),
     [
-        (flip_a_bit, "is not what was written"),
+        (flip_a_bit, "has changed since it was written"),
         (lambda directory: largest_file(directory).unlink(), "is missing"),
-        (lambda directory: (directory / "SHA256SUMS").unlink(), "saving was cut off"),
+        (lambda directory: (directory / "SHA256SUMS").unlink(), "saving was interrupted"),
         (lambda directory: (directory / "SHA256SUMS").write_text(""), "is not in SHA256SUMS"),
     ],
 )
