@@ -205,7 +205,7 @@ def test_out_is_refused_by_the_first_foreign_entry(tmp_path, names, foreign):
 
 def test_out_that_is_a_file_is_refused(tmp_path):
     write_files(tmp_path, "out")
-    with pytest.raises(UserError, match="which is no folder"), folder_that_appears(tmp_path / "out"):
+    with pytest.raises(UserError, match="which is not a folder"), folder_that_appears(tmp_path / "out"):
         pass
 
 

@@ -131,8 +131,8 @@ def test_report_does_without_what_is_not_found(root, saved, tmp_path, capsys, ho
     value = read_evaluation(saved).datasets["Small"].values["psnr_y"]
     assert f">{value:.3f}</td>" in page
     missing = how not in ("elsewhere", "pictures")
-    assert ("were not found where they lay" in page) == missing
-    assert ("without HR images of Small" in err) == missing
+    assert ("were not found in their folder" in page) == missing
+    assert ("no HR images of Small" in err) == missing
     assert ("Pictures missing in sr/Small: net." in page) == (how == "pictures")
     expected = {"elsewhere": 3, "pictures": 2}.get(how, 1)
     assert page.count("data:image/webp") == 2 * expected
@@ -183,7 +183,7 @@ def test_report_refuses_runs_of_other_conventions(root, saved, tmp_path, capsys,
         return bicubic_upscale(low, options.get("scale", 4))
 
     out = evaluate(root, tmp_path / "other", ("other", other), **options)
-    words = [str(out), f"as in {saved}", "do not compare", *words]
+    words = [str(out), f"as in {saved}", "not comparable", *words]
     assert_refused(capsys, saved, out, "--out", tmp_path / "page.html", words=words)
     assert not (tmp_path / "page.html").exists()
 

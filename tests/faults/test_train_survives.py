@@ -48,7 +48,7 @@ def test_train_goes_on_bit_for_bit_after_kill_9_at_any_time(undisturbed, tmp_pat
     assert "no other process trains in, got one that is in use" in said
     assert kill(process)[0] == -signal.SIGKILL
 
-    assert "finetune: going on from the checkpoint of step" in run.finish()
+    assert "finetune: resuming from the checkpoint of step" in run.finish()
     assert differences(run, undisturbed) == []
     records = journal.read(run.workdir)[1]
     assert {"loss/ragan", "weighted/ragan", "loss/discriminator"} <= records[-1].keys()
@@ -101,7 +101,7 @@ def test_train_names_a_damaged_checkpoint_and_uses_the_one_before(undisturbed, t
     name = victim.relative_to(newest).as_posix()
     aside = run.workdir / "checkpoints" / "set_aside"
     assert f"checkpoint 120 is set aside in {aside}: {name} {report}" in said
-    assert "finetune: going on from the checkpoint of step 100" in said
+    assert "finetune: resuming from the checkpoint of step 100" in said
     assert differences(run, undisturbed) == []
 
 

@@ -128,7 +128,7 @@ def test_train_resumes_bit_for_bit_after_kill_9_in_both_stages(finished, tmp_pat
     assert kill_when(workdir, PRETRAIN + 90).returncode == -signal.SIGKILL
     result = run("train.py", *TINY, f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr
-    assert "finetune: going on from the checkpoint of step" in result.stderr
+    assert "finetune: resuming from the checkpoint of step" in result.stderr
     assert_same_run(workdir, finished)
 
 
@@ -224,7 +224,7 @@ def test_train_stops_at_a_loss_that_is_not_finite(tmp_path):
             ["--config.finetune.weights.gan=1.0", "--config.discriminator.statistics=all"],
             ["discriminator.statistics", "global, device"],
         ),
-        (["--config.pretrain.steps=0", "--config.finetune.steps=0"], ["a step to do"]),
+        (["--config.pretrain.steps=0", "--config.finetune.steps=0"], ["at least one step"]),
         (["--config.init_from=nowhere.pth"], ["nowhere.pth"]),
         (["--config.decloss.mode=multply"], ["enhancement mode", "nearest: multiply"]),
         (["--config.decloss.tile_size=0"], ["tile_size"]),
