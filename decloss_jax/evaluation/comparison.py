@@ -53,7 +53,7 @@ def check_comparable(evaluations: Sequence[Evaluation]) -> None:
                 str(e.folder),
                 expected=f"{fact} {expected[:LONGEST_FACT]!r}, as in {folder}",
                 got=repr(value[:LONGEST_FACT]),
-                remedy="their numbers are not comparable: report them separately, or evaluate both alike",
+                remedy="their numbers are not comparable: report them separately, or evaluate both with equal options",
             )
 
 
@@ -73,8 +73,8 @@ def find_pairs(
     """Finds the images of the data sets in `roots`, or in the folders recorded in the evaluations.
 
     A recorded folder that no longer exists is skipped with a message; each of `roots` must exist. A message
-    names every recorded folder in use, because a stranger's evaluation may name any folder, and the page shows
-    its images.
+    names every recorded folder in use: a stranger's evaluation may name any folder, and the page shows its
+    images.
     """
     scale, wanted = evaluations[0].scale, datasets_of(evaluations)
     sets = open_sets(roots, scale, field) if roots else []

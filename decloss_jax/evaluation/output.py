@@ -90,7 +90,7 @@ def is_own(entry: Path) -> bool:
 
 
 def exchange_entries(out: Path, earlier: Sequence[Path], temporary: Path) -> None:
-    """Moves the entries of `temporary` into `out`; moves the earlier ones aside, and deletes them at the end."""
+    """Moves the entries of `temporary` into `out`; earlier ones are moved aside first and deleted last."""
     aside = Path(tempfile.mkdtemp(dir=out, prefix=f".{out.name}.earlier."))
     for entry in earlier:
         os.replace(entry, aside / entry.name)

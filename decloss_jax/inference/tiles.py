@@ -127,8 +127,8 @@ def choose_tiles(
         overlap = min(wanted, largest_overlap(tile))
         if overlap < wanted:
             console.say(
-                f"tiles of {tile} overlap by {overlap} LR pixels, which is too little: the result may differ from "
-                f"that of the whole image; tiles of {2 * wanted + 2 * ALIGNMENT} would be large enough"
+                f"tiles of {tile} overlap by {overlap} LR pixels, which is too little: the result may differ "
+                f"from that of the whole image; tiles of {2 * wanted + 2 * ALIGNMENT} would be large enough"
             )
     checks.check(
         0 <= overlap <= largest_overlap(tile),

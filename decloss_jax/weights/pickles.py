@@ -42,7 +42,7 @@ SKIPPED = (
 )
 
 DAMAGED = "copy or download the file again"
-STATE_DICT_ONLY = "save model.state_dict() alone, or a .safetensors file"
+STATE_DICT_ONLY = "save only model.state_dict(), or a .safetensors file"
 
 
 class Refusal(Exception):

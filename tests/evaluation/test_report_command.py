@@ -1,4 +1,4 @@
-"""`python -m decloss_jax report`: what it reads, what it compares, and what it refuses."""
+"""`python -m decloss_jax report`: its inputs, its comparisons, and its refusals."""
 
 import json
 import math
@@ -52,7 +52,7 @@ def saved(root, tmp_path):
 
 
 def report(capsys, *arguments):
-    """Runs the command in this process; returns its status and what it says."""
+    """Runs the command in this process; returns its status and its messages."""
     capsys.readouterr()
     status = cli.main(["report", *map(str, arguments)])
     output = capsys.readouterr()
@@ -139,7 +139,7 @@ def test_report_does_without_what_is_not_found(root, saved, tmp_path, capsys, ho
 
 
 def test_report_names_no_folder_of_the_data(root, saved, tmp_path, capsys):
-    """A page that is sent to others does not tell where the images lie."""
+    """A page that is sent to others does not reveal the folder of the images."""
     assert str(root) in (saved / "summary.json").read_text()
     for folder in (root, tmp_path / "Small"):
         assert report(capsys, saved, "--out", tmp_path / "page.html", "--overwrite")[0] == 0

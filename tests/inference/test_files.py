@@ -11,7 +11,7 @@ from decloss_jax.ops.resize import imresize
 
 
 def repeat(low, *, shape, dtype, advance):
-    """Stands for a network of scale 2."""
+    """Replaces a network of scale 2."""
     advance(low.shape[0] * low.shape[1])
     sr = dequantize(low).repeat(2, axis=0).repeat(2, axis=1)
     return quantize(sr, dtype)

@@ -41,7 +41,7 @@ def test_write_picture_keeps_mode_and_pixels_of_lossless_formats(tmp_path, endin
             assert image.mode == {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
         written = np.asarray(image.convert("RGBA"))
     opaque = np.asarray(Image.open(source).convert("RGBA"))
-    visible = opaque[..., 3] > 0  # WebP drops colours that nobody sees
+    visible = opaque[..., 3] > 0  # WebP drops invisible colours
     np.testing.assert_array_equal(written[visible], opaque[visible])
 
 
@@ -80,7 +80,7 @@ def test_write_picture_keeps_the_profile(tmp_path, ending, channels):
     write_picture(tmp_path / f"a{ending}", picture_of(noise(6, 5, channels), PROFILE))
     with Image.open(tmp_path / f"a{ending}") as image:
         assert image.mode == ("L" if channels == 1 and ending != ".webp" else "RGB")
-        # WebP has no gray, and a gray picture's profile is not one of RGB.
+        # WebP has no gray, and the profile of a gray picture does not fit RGB.
         assert image.info.get("icc_profile") == (None if image.mode == "RGB" and channels == 1 else PROFILE)
 
 

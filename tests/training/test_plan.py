@@ -1,4 +1,4 @@
-"""The one desk where the numbers of a config are checked."""
+"""The checks of the numbers in a config."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""The term of a frozen Ranker: what it computes, on any number of devices, and what it refuses."""
+"""The term of a frozen Ranker: its value on any number of devices, and its refusals."""
 
 import jax
 import jax.numpy as jnp

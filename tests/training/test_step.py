@@ -1,4 +1,4 @@
-"""The compiled step: equal on every number of devices, equal to a plain loop, memory donated, NaN noticed."""
+"""The compiled step equals a plain loop on any number of devices, donates memory, and detects NaN."""
 
 import itertools
 import math
@@ -37,7 +37,7 @@ def test_make_train_step_gives_the_same_losses_on_more_devices(devices, on_one_d
 
 
 def test_make_train_step_equals_a_plain_loop(on_one_device):
-    """Losses, learning rates and final parameters against Adam written out, on the dense definition."""
+    """Losses, learning rates and final parameters against a written-out Adam on the dense definition."""
     config = small_config()
     model = build_model(config.model)
     params = draw_params(model, config.seed)
@@ -131,7 +131,7 @@ def test_decloss_term_of_one_device_has_no_loop_for_few_mini_patches():
 
 
 def test_perceptual_term_is_the_distance_of_features():
-    """Against the features computed on their own; the trunk is frozen data of the step."""
+    """Against separately computed features; the trunk is a frozen argument of the step."""
     config = small_config()
     config.perceptual.network = "alexnet"
     config.perceptual.taps, config.perceptual.tap_weights = ("relu1", "conv2"), (0.5, 2.0)
@@ -230,7 +230,7 @@ def test_shard_ahead_reads_two_batches_more_and_ends_its_thread():
     stream = parallel.shard_ahead(batches(), mesh, ahead=2)
     for taken in range(1, 4):
         next(stream)
-        while len(read) < taken + 2:  # comes without being asked for
+        while len(read) < taken + 2:  # read ahead without a request
             time.sleep(0.001)
         time.sleep(0.05)
         assert len(read) == taken + 2

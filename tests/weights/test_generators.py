@@ -1,4 +1,4 @@
-"""Files of other code bases through `load_generator`, and ours back to them."""
+"""Generators from files of other code bases, and ours in their formats."""
 
 import functools
 import json
@@ -320,10 +320,10 @@ def test_save_generator_writes_the_keys_and_numbers_of_basicsr(shared, tmp_path,
         assert written[key].tobytes() == array.tobytes()
 
 
-# What spandrel 0.4.2 goes by: BasicSR's keys, under `params` in a .pth and bare in safetensors, with OIHW
-# kernels. It tells features and blocks from them, the scale from the number of conv_up layers and the
-# channels of conv_first, and takes the growth for 32, ESRGAN's. With such files it gave our pictures to 3e-6
-# at scales 1, 2, 4 and 8.
+# spandrel 0.4.2 expects BasicSR's keys, under `params` in a .pth and at the top level in safetensors, with
+# OIHW kernels. It infers features and blocks from them, and the scale from the number of conv_up layers and
+# the channels of conv_first; it assumes ESRGAN's growth, 32. With such files its pictures equalled ours to
+# 3e-6 at scales 1, 2, 4 and 8.
 SPANDREL_SHAPES = {
     "conv_first.weight": (8, 3, 3, 3),
     "body.0.rdb1.conv1.weight": (4, 8, 3, 3),

@@ -11,7 +11,7 @@ from decloss_jax.workdir.network import load_network
 
 @pytest.fixture
 def workdir(tmp_path):
-    """A run with a checkpoint of each stage: parameters drawn from the seed plus the step."""
+    """A run with a checkpoint of each stage; its parameters are drawn from the seed plus the step."""
     save_steps(tmp_path / "run", {3: None}, "pretrain")
     save_steps(tmp_path / "run", {7: None}, "finetune")
     return tmp_path / "run"
