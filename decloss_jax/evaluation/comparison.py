@@ -53,7 +53,7 @@ def check_comparable(evaluations: Sequence[Evaluation]) -> None:
                 str(e.folder),
                 expected=f"{fact} {expected[:LONGEST_FACT]!r}, as in {folder}",
                 got=repr(value[:LONGEST_FACT]),
-                remedy="their numbers are not comparable: report them separately, or evaluate both with equal options",
+                remedy="their numbers are not comparable: report them separately, or evaluate both alike",
             )
 
 

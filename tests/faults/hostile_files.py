@@ -148,13 +148,13 @@ FOREIGN_CHECKPOINTS: dict[str, tuple[Change, str]] = {
     "array of 4 TB": (array("conv_last.bias", **LARGE | {"shape": [10**12]}), "bytes of parameters in"),
     "array longer": (array("conv_last.bias", shape=[5], chunks=[5]), "expected a checkpoint of train.py"),
     "array of integers": (array("conv_last.bias", dtype="<i4"), "not float32"),
-    "array of texts": (array("conv_last.bias", dtype="|S9"), "damaged, or does not fit"),
-    "arrays no JSON": (text(ARRAYS, "{"), "damaged, or does not fit"),
+    "array of texts": (array("conv_last.bias", dtype="|S9"), "damaged or does not match"),
+    "arrays no JSON": (text(ARRAYS, "{"), "damaged or does not match"),
     "arrays a list": (text(ARRAYS, "[]"), "expected a checkpoint of train.py"),
     "arrays deep": (text(ARRAYS, DEEP), "RecursionError"),
-    "arrays none": (text(ARRAYS, '{"tree_metadata": {}}'), "damaged, or does not fit"),
-    "manifest empty": (text(f"{STEP}/state/manifest.ocdbt", ""), "damaged, or does not fit"),
-    "no state": (lambda workdir: shutil.rmtree(workdir / STEP / "state"), "damaged, or does not fit"),
+    "arrays none": (text(ARRAYS, '{"tree_metadata": {}}'), "damaged or does not match"),
+    "manifest empty": (text(f"{STEP}/state/manifest.ocdbt", ""), "damaged or does not match"),
+    "no state": (lambda workdir: shutil.rmtree(workdir / STEP / "state"), "damaged or does not match"),
 }
 
 # Changes that damage a step visibly, and the clause that reports them.

@@ -291,7 +291,7 @@ def test_read_picture_reads_the_files_that_people_have(shared, tmp_path, capsys)
     text = read_picture(tmp_path / "exif_text_utf8.jpg.png").exif
     assert "Fotograf Größe".encode() in text
     assert "© 2024 Straße".encode() in text
-    assert "exif_neg_rational.jpg: its EXIF data have a value" in capsys.readouterr().err
+    assert "exif_neg_rational.jpg: its EXIF data have an invalid value" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -441,7 +441,7 @@ def changed(dialect, **changes):
             lambda: changed("EDSR-PyTorch", sub_mean__bias=torch.zeros(3)),
             "sub_mean.bias does not hold DIV2K",
         ),
-        (lambda: changed("EDSR-PyTorch", add_mean__weight=torch.eye(3)), "add_mean.weight is not that"),
+        (lambda: changed("EDSR-PyTorch", add_mean__weight=torch.eye(3)), "add_mean.weight does not hold"),
         (lambda: changed("EDSR-PyTorch", tail__1__bias=torch.tensor([0, 0, torch.nan])), "is not finite"),
         (
             lambda: changed("EDSR-PyTorch", tail__1__bias=torch.full((3,), 1e300, dtype=torch.float64)),
