@@ -69,7 +69,7 @@ def test_train_names_what_a_full_disk_refuses_and_goes_on_when_there_is_room(und
         assert status == 2, said
         assert len(lines) == 1, said
         assert "Traceback" not in said
-        assert f"{run.workdir / name}: expected a place that can be written to" in lines[0]
+        assert f"{run.workdir / name}: expected a writable disk" in lines[0]
         assert "got File too large; correct that, and run the same command again" in lines[0]
         assert steps_of(run) == [20]
     run.finish()
