@@ -119,8 +119,7 @@ class StageCheckpoints:
             replacing: overwrites the step, whose evaluation has now finished; the same on all processes.
 
         Raises:
-            OSError: this step or the previous one could not be written. Other finished steps are untouched; a
-                step that is replaced may be lost.
+            OSError: this step or the previous one could not be written; a replaced step may be lost.
         """
         self.finish()
         if step in self._manager.all_steps() and not replacing:
@@ -238,8 +237,7 @@ def load_checkpoint(
 
     Returns:
         The Flax model of the run's config, its parameters (NumPy arrays), and a description with `workdir`
-        (its name), `stage`, `step`, `params` (their name from `restore_params`) and `sha256` (of the list of
-        hashes).
+        (its name), `stage`, `step`, `params` (see `restore_params`) and `sha256` (of the list of hashes).
 
     Raises:
         UserError: no checkpoint, only damaged ones, or one that train.py did not write.
