@@ -64,7 +64,7 @@ def test_a_run_moves_between_one_and_several_processes(tmp_path):
     for record, other in zip(records, wanted, strict=True):
         for name, value in record.items():
             if isinstance(value, float):
-                # The discriminator sees a batch of four: its mean logits are small differences of large numbers.
+                # A batch of four: the mean logits are small differences of large numbers.
                 bounds = {"atol": 1e-3, "rtol": 1e-2} if name.startswith("discriminator/") else {"rtol": 1e-5}
                 place = f"{name} at {record['step']}"
                 np.testing.assert_allclose(value, other[name], **bounds, err_msg=place)
