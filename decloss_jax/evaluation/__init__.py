@@ -1,9 +1,11 @@
-"""Measuring methods on data sets: what evaluate.py does.
+"""Evaluates methods on data sets, for evaluate.py and `report`.
 
-- `conventions`: how it is measured; `methods`: what is measured; `run`: one evaluation, from images to files
-- `output`, `saved`: the folder of an evaluation as it is written, and as it is read back
-- `report`: what report.html shows of saved evaluations; `comparison`: of several ones, if they compare
-- `table`, `pictures`, `render`: its numbers, its pictures, and the page itself (page.html, page.css, page.js)
+- `conventions`: measurement conventions
+- `methods`: bicubic and the networks to measure
+- `run`: one evaluation, from images to files
+- `output`, `saved`: write the folder of an evaluation, and read it back
+- `report`, `comparison`: the content of report.html, for one evaluation and for several comparable ones
+- `table`, `pictures`, `render`: its numbers, its pictures, and the page (page.html, page.css, page.js)
 """
 
 from decloss_jax.evaluation.run import run

@@ -1,4 +1,4 @@
-"""Several evaluations in one page: python -m decloss_jax report, and the page of `reproduce`."""
+"""One page for several evaluations, for `python -m decloss_jax report` and `reproduce`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from decloss_jax.evaluation.run import open_sets, pairs_by_name
 from decloss_jax.evaluation.saved import Evaluation, read_evaluation
 from decloss_jax.host import console
 
-LONGEST_FACT = 80  # characters of a fact in an error
+LONGEST_FACT = 80  # characters in an error
 
 
 def write_comparison(
@@ -23,17 +23,17 @@ def write_comparison(
     field: str = "--data",
     names: Sequence[str] = (),
 ) -> None:
-    """Writes one page of all evaluations.
+    """Writes one page for all evaluations.
 
     Args:
-        folders: each of one method.
-        path: of the page.
-        roots: folders of data sets, where they are not to be looked for where they lay at the evaluation.
-        field: what to call `roots` in errors.
-        names: of the methods; by default as saved. Equal ones are numbered.
+        folders: folders with the evaluation of one method each.
+        path: the page to write.
+        roots: folders of the data sets; by default those recorded in the evaluations.
+        field: the name of `roots` in errors.
+        names: the names of the methods; by default the saved ones. Equal names are numbered.
 
     Raises:
-        UserError: a damaged file, evaluations that do not compare, or roots of other data sets.
+        UserError: a damaged file, evaluations that are not comparable, or roots of other data sets.
     """
     evaluations = [read_evaluation(folder) for folder in folders]
     unique = own_names(names or [e.method for e in evaluations])
@@ -43,7 +43,7 @@ def write_comparison(
 
 
 def check_comparable(evaluations: Sequence[Evaluation]) -> None:
-    """Raises `UserError` for the first fact in which two evaluations differ, and so their numbers mislead."""
+    """Raises `UserError` for the first fact that makes two evaluations incomparable."""
     seen: dict[str, tuple[str, Path]] = {}
     for e in evaluations:
         for fact, value in facts_of(e).items():
@@ -53,12 +53,12 @@ def check_comparable(evaluations: Sequence[Evaluation]) -> None:
                 str(e.folder),
                 expected=f"{fact} {expected[:LONGEST_FACT]!r}, as in {folder}",
                 got=repr(value[:LONGEST_FACT]),
-                remedy="their numbers do not compare: report them apart, or evaluate them alike",
+                remedy="their numbers are not comparable: report them separately, or evaluate both alike",
             )
 
 
 def facts_of(evaluation: Evaluation) -> dict[str, str]:
-    """Lists what must be the same wherever two evaluations have it."""
+    """Lists the facts that must be equal if two evaluations have them."""
     facts = {f"conventions: {name}": text for name, text in evaluation.conventions.items()}
     facts |= {f"weights of {name}": sha256 for name, sha256 in evaluation.metric_weights.items()}
     for name, of_set in evaluation.datasets.items():
@@ -70,11 +70,11 @@ def facts_of(evaluation: Evaluation) -> dict[str, str]:
 def find_pairs(
     evaluations: Sequence[Evaluation], roots: Sequence[str], field: str
 ) -> dict[str, dict[str, ImagePair]]:
-    """Finds the images of the data sets: in `roots`, or where they lay when they were evaluated.
+    """Finds the images of the data sets in `roots`, or in the folders recorded in the evaluations.
 
-    A set that is no longer there is left out with a message; one of `roots` must be there. A message also
-    says where images are taken from: a stranger's evaluation may name any folder, and the page shows what
-    lies there.
+    A recorded folder that no longer exists is skipped with a message; each of `roots` must exist. A message
+    names every recorded folder in use: a stranger's evaluation may name any folder, and the page shows its
+    images.
     """
     scale, wanted = evaluations[0].scale, datasets_of(evaluations)
     sets = open_sets(roots, scale, field) if roots else []
@@ -84,7 +84,7 @@ def find_pairs(
         field,
         expected=f"folders of the data sets {', '.join(wanted)}",
         got=", ".join(foreign),
-        remedy="leave it out, or call the folder as the data set is called",
+        remedy="leave it out, or give the folder the name of the data set",
     )
     for name in [name for name in wanted if name not in [each.name for each in sets]]:
         for root in dict.fromkeys(e.datasets[name].root for e in evaluations if name in e.datasets):
@@ -92,6 +92,6 @@ def find_pairs(
                 sets += [replace(each, name=name) for each in open_sets([root], scale, f"folder of {name}")]
                 console.say(f"HR images of {name}: {root}")
                 break
-            except (ValueError, OSError, RuntimeError) as error:  # the text may be no path at all
-                console.say(f"without HR images of {name}: {error}")
+            except (ValueError, OSError, RuntimeError) as error:  # the text may not be a path
+                console.say(f"no HR images of {name}: {error}")
     return pairs_by_name(sets)

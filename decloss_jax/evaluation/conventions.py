@@ -1,4 +1,4 @@
-"""Measurement conventions: those one can choose, and the words that say which were chosen."""
+"""Measurement conventions, and their description in words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ class Conventions:
     """Conventions of measuring.
 
     Attributes:
-        metrics: what is measured by default, keys of METRIC_GROUPS.
-        crop_border: pixels cut off each side before PSNR and SSIM; None stands for the scale.
-        only_here: metrics that exist to reproduce a table, and would mislead elsewhere.
+        metrics: the default metrics, keys of METRIC_GROUPS.
+        crop_border: pixels cropped from each side before PSNR and SSIM; None means the scale.
+        only_here: metrics that only reproduce a table and are misleading elsewhere.
     """
 
     metrics: tuple[str, ...]
@@ -25,9 +25,9 @@ class Conventions:
 
 
 CONVENTIONS = {
-    # The field's habit: RGB and Y side by side, LPIPS as its authors define it.
+    # The usual conventions: both RGB and Y, and LPIPS as its authors define it.
     "basicsr": Conventions(("psnr", "ssim", "lpips_alex", "icoo"), crop_border=None),
-    # Table 3 of the paper: RGB, no border cut, and VGG-16's LPIPS fed with 0..255.
+    # Table 3 of the paper: RGB, no border, and VGG-16's LPIPS on values in 0..255.
     "paper": Conventions(
         ("psnr_rgb", "lpips_vgg_unscaled", "icoo"), crop_border=0, only_here=("lpips_vgg_unscaled",)
     ),
@@ -36,7 +36,7 @@ CONVENTIONS = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """What one evaluation does: a name of `CONVENTIONS`, the border, and keys of METRICS."""
+    """The conventions of one evaluation: a key of `CONVENTIONS`, the border, and keys of METRICS."""
 
     name: str
     crop_border: int
@@ -46,13 +46,13 @@ class Protocol:
 def choose_protocol(
     name: str, *, scale: int, crop_border: int | None = None, metrics: Sequence[str] = ()
 ) -> Protocol:
-    """Fills in what the user leaves open.
+    """Completes the user's choices with the defaults of the conventions.
 
     Args:
         name: a key of `CONVENTIONS`.
         scale: s.
-        crop_border: pixels, or None for the conventions' own.
-        metrics: names or groups of metrics; none for the conventions' own.
+        crop_border: pixels, or None for the conventions' default.
+        metrics: names or groups of metrics; empty for the conventions' default.
 
     Raises:
         UserError: an unknown name, a negative border, or a metric that belongs to other conventions.
@@ -69,13 +69,13 @@ def choose_protocol(
             "--metrics",
             expected=f"metrics of the conventions {name!r}",
             got=", ".join(foreign),
-            remedy=f"add --conventions {other_name}, which it serves to reproduce",
+            remedy=f"add --conventions {other_name}, which it reproduces",
         )
     return Protocol(name, scale if border is None else border, tuple(dict.fromkeys(columns)))
 
 
 def describe_protocol(protocol: Protocol, scale: int) -> dict[str, object]:
-    """Says in words how the values came about, for summary.json and below every table."""
+    """Describes the measurement in words, for summary.json and for the notes below every table."""
     words: dict[str, object] = {"name": protocol.name, "scale": scale, "crop_border": protocol.crop_border}
     used = {name.split("_")[0] for name in protocol.metrics}
     if used & {"psnr", "ssim"}:

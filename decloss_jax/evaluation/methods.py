@@ -1,4 +1,4 @@
-"""What is measured: bicubic, the generator of a run, or a file of weights."""
+"""Methods to measure: bicubic, the generator of a run, or a file of weights."""
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,23 +20,23 @@ from decloss_jax.weights import describe
 from decloss_jax.workdir.checkpoint import trained_stages
 from decloss_jax.workdir.network import load_network
 
-DEFAULT_SCALE = 4  # of bicubic where no generator says
+DEFAULT_SCALE = 4  # for bicubic without a generator
 
 
-# [h,w,3] uint8 each -> index and [s h,s w,3] uint8 of each, in any order
+# Images [h,w,3] uint8 -> pairs of an index and its image [s h,s w,3] uint8, in any order.
 UpscaleEach = Callable[[Sequence[np.ndarray]], Iterable[tuple[int, np.ndarray]]]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way from LR to SR images.
+    """A method that turns LR into SR images.
 
     Attributes:
-        name: in tables, and of its folder.
+        name: its name in tables, and the name of its folder.
         scale: s.
         upscale_each: super-resolves all images of a set.
-        sha256: of what it was loaded from; empty for one without weights.
-        loaded: the loader's description of what it was loaded from, as JSON can hold it.
+        sha256: the hash of its weights or checkpoint; empty for a method without weights.
+        loaded: the loader's description of its source, which fits into JSON.
     """
 
     name: str
@@ -57,26 +57,25 @@ def load_methods(
     heat: float | None = None,
     seed: int | None = None,
 ) -> list[Method]:
-    """Loads everything that is to be compared, under names of its own.
+    """Loads all methods, and gives them different names.
 
     Args:
         names: keys of `BASELINES`.
         workdirs: folders of runs.
         weights: files of weights, in any format that `decloss_jax.weights` reads.
-        stage: of the runs: "pretrain", "finetune", "all" (each that was trained) or None (the last one).
-        scale: s; by default the generators', or 4.
-        res_scale: EDSR's residual scale in the files of weights; by default what the files record.
-        heat: of SRFlow's samples, by default 0.9.
-        seed: of SRFlow's samples, by default 0.
+        stage: the stage of the runs: "pretrain", "finetune", "all" (each trained one) or None (the last).
+        scale: s; by default the scale of the generators, or 4.
+        res_scale: EDSR's residual scale in the files of weights; by default the recorded one.
+        heat: the heat of SRFlow's samples; by default 0.9.
+        seed: the seed of SRFlow's samples; by default 0.
 
     Raises:
-        UserError: nothing to measure, something that cannot be loaded, several scales, or an option that
-            belongs to nothing measured.
+        UserError: no method, one that cannot be loaded, several scales, or an option without a method.
     """
     checks.check(
         res_scale is None or bool(weights),
         "--res-scale",
-        expected="a file of --weights to belong to",
+        expected="a file of --weights to apply to",
         got="none",
         remedy="leave it out",
     )
@@ -88,7 +87,7 @@ def load_methods(
         checks.check(
             value is None or any("heat" in method.loaded for method in generators),
             option,
-            expected="a file of SRFlow among --weights to belong to",
+            expected="a file of SRFlow among --weights to apply to",
             got="none",
             remedy="leave it out",
         )
@@ -99,7 +98,7 @@ def load_methods(
             f"scale of {method.name}",
             expected=f"{common}, as " + ("--scale says" if scale else f"that of {generators[0].name}"),
             got=method.scale,
-            remedy=f"give --scale {method.scale}" if scale else "evaluate each scale by itself",
+            remedy=f"give --scale {method.scale}" if scale else "evaluate each scale separately",
         )
     baselines = [checks.look_up(BASELINES, name, "--method")(common) for name in names]
     methods = baselines + generators
@@ -108,18 +107,18 @@ def load_methods(
         "methods",
         expected="at least one of --workdir, --weights and --method",
         got="none",
-        remedy="name what is to be measured, for instance --method bicubic",
+        remedy="name a method, for instance --method bicubic",
     )
     return with_own_names(methods)
 
 
 def one_by_one(upscale: Callable[[np.ndarray], np.ndarray]) -> UpscaleEach:
-    """Makes a function of many images from one of a single image."""
+    """Turns a function of one image into a function of many."""
     return lambda lows: enumerate(map(upscale, lows))
 
 
 def bicubic(scale: int) -> Method:
-    """Makes the baseline: MATLAB's bicubic, rounded to 8 bits after each dimension as the LR images are."""
+    """Makes the baseline: MATLAB's bicubic, rounded to 8 bits after each dimension, like the LR images."""
     return Method("bicubic", scale, one_by_one(lambda low: bicubic_upscale(low, scale)))
 
 
@@ -129,7 +128,7 @@ BASELINES = {"bicubic": bicubic}
 def from_generator(
     name: str, model: nn.Module, params: Any, sha256: str, loaded: Mapping[str, Any]
 ) -> Method:
-    """Makes a method of a generator and its parameters; SRFlow's heat and seed are in `loaded`."""
+    """Makes a method from a generator and its parameters; `loaded` holds SRFlow's heat and seed."""
     on_devices = on_local_devices(params)
 
     def upscale_network(lows: Sequence[np.ndarray]) -> Iterable[tuple[int, np.ndarray]]:
@@ -157,7 +156,7 @@ def from_path(
     heat: float | None = None,
     seed: int | None = None,
 ) -> Method:
-    """Loads the generator of a run or of a file of weights, and says what it is."""
+    """Loads the generator of a run or of a file of weights, and describes it in a message."""
     model, params, description = load_network(path, stage=stage, res_scale=res_scale)
     console.say(describe(description))
     if isinstance(model, SRFlow):
@@ -167,13 +166,13 @@ def from_path(
 
 
 def with_own_names(methods: Sequence[Method]) -> list[Method]:
-    """Gives each method a name of its own."""
+    """Gives the methods different names."""
     names = own_names([method.name for method in methods])
     return [replace(method, name=name) for method, name in zip(methods, names, strict=True)]
 
 
 def own_names(names: Sequence[str]) -> list[str]:
-    """Adds -2, -3 to names that occurred before."""
+    """Adds -2, -3 ... to repeated names."""
     taken: list[str] = []
     for name in names:
         numbered = (f"{name}-{count}" for count in itertools.count(2))

@@ -1,4 +1,4 @@
-"""The folder of an evaluation, and the files of each method in it: rows.csv, summary.json."""
+"""Writes the folder of an evaluation, and rows.csv and summary.json of each method in it."""
 
 import json
 import math
@@ -19,14 +19,14 @@ from decloss_jax.host.files import expand
 from decloss_jax.metrics import METRICS
 from decloss_jax.workdir import journal
 
-MARKS = {"summary.json", "table.csv"}  # files by which a folder is known as an evaluation
+MARKS = {"summary.json", "table.csv"}  # files that identify a folder as an evaluation
 FILES = {"rows.csv", "report.html"} | MARKS
-PICTURES = "sr"  # folder of the pictures
+PICTURES = "sr"  # the folder of the pictures
 
 
 @dataclass(frozen=True)
 class Result:
-    """One method on one data set: the values of each image by metric, and those of the whole set."""
+    """One method on one data set: the values of each image and of the whole set, by metric."""
 
     dataset: str
     method: Method
@@ -37,12 +37,12 @@ class Result:
 
 @contextmanager
 def folder_that_appears(out: Path) -> Iterator[Path]:
-    """Gives a temporary folder that becomes `out` at the end, or vanishes when something goes wrong.
+    """Yields a temporary folder that becomes `out` at the end, or is deleted after an error.
 
-    A folder that is there stays itself, as it may be a mount point: its entries are exchanged.
+    An existing folder may be a mount point, so it is kept and only its entries are exchanged.
 
     Raises:
-        UserError: `out` is there and neither empty nor an evaluation, or cannot be made.
+        UserError: `out` is neither new nor empty nor an evaluation, or cannot be made.
     """
     checks.check(out != Path(), "--out", expected="a folder of its own", got="none", remedy="give --out DIR")
     out = Path(os.path.realpath(expand(out)))
@@ -66,21 +66,21 @@ def folder_that_appears(out: Path) -> Iterator[Path]:
 
 
 def check_replaceable(out: Path, entries: Sequence[Path]) -> None:
-    """Raises `UserError` if `out` is no folder, or has an entry that no evaluation wrote."""
+    """Raises `UserError` if `out` is not a folder, or has an entry that no evaluation wrote."""
     known = any((out / mark).is_file() for mark in MARKS)
     foreign = [entry.name for entry in entries if not (known and is_own(entry))]
-    got = f"{out}, which holds {foreign[0]}" if foreign else f"{out}, which is no folder"
+    got = f"{out}, which holds {foreign[0]}" if foreign else f"{out}, which is not a folder"
     checks.check(
         not foreign and (out.is_dir() or not os.path.lexists(out)),
         "--out",
-        expected="a new folder, an empty one, or an earlier evaluation with nothing else in it",
+        expected="a new folder, an empty one, or one that holds only an earlier evaluation",
         got=got,
         remedy="choose another folder",
     )
 
 
 def is_own(entry: Path) -> bool:
-    """Tells whether an entry of an evaluation's folder is a file, the pictures, or the folder of a method."""
+    """Tells whether an entry of a folder is a file, the pictures, or a method's folder of an evaluation."""
     if entry.name in FILES:
         return entry.is_file()
     if not entry.is_dir():
@@ -90,7 +90,7 @@ def is_own(entry: Path) -> bool:
 
 
 def exchange_entries(out: Path, earlier: Sequence[Path], temporary: Path) -> None:
-    """Moves the entries of `temporary` into `out`; the earlier ones go aside first, and are then deleted."""
+    """Moves the entries of `temporary` into `out`; earlier ones are moved aside first and deleted last."""
     aside = Path(tempfile.mkdtemp(dir=out, prefix=f".{out.name}.earlier."))
     for entry in earlier:
         os.replace(entry, aside / entry.name)
@@ -106,14 +106,14 @@ def write_method(
     lows: Mapping[str, str],
     roots: Mapping[str, str],
 ) -> None:
-    """Writes rows.csv, a line for each image, and summary.json, of one method.
+    """Writes rows.csv, with a line for each image, and summary.json of one method.
 
     Args:
-        folder: of the method.
-        results: of the method on each data set.
+        folder: the folder of the method.
+        results: the results of the method on each data set.
         protocol: how it was measured.
-        lows: data set -> where its LR images came from.
-        roots: data set -> where it lies, by which a report finds its images again.
+        lows: data set -> the source of its LR images.
+        roots: data set -> its folder, where a report finds its images.
     """
     of_images = [name for name in protocol.metrics if METRICS[name].of == "image"]
     rows: list[list[Any]] = [["dataset", "image", *of_images]]
@@ -144,7 +144,7 @@ def write_method(
 
 
 def json_value(value: float) -> float | str | None:
-    """Returns the value as JSON can hold it: infinity (as PSNR of equal images) becomes "inf", NaN null."""
+    """Converts a value for JSON: infinity (the PSNR of equal images) becomes "inf", and NaN becomes null."""
     if math.isnan(value):
         return None
     return str(value) if math.isinf(value) else value

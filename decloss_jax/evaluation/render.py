@@ -1,8 +1,8 @@
-"""A page to look at: tables that sort, and images on which the methods are compared by eye.
+"""Renders the report page: sortable tables, and images to compare the methods by eye.
 
-The page is one file. Its Content-Security-Policy names the hashes of the one script and the one style sheet
-in it, and admits pictures as data: addresses; nothing else is run or loaded. Marks in names that turn the
-direction of writing, and other characters that are not seen, are shown as escapes.
+The page is one file. Its Content-Security-Policy allows its own script and style sheet by their hashes, and
+pictures as data: URIs; nothing else is run or loaded. Names are shown with escapes for invisible characters,
+such as those that reverse the direction of writing.
 """
 
 import base64
@@ -15,7 +15,7 @@ from decloss_jax.evaluation.table import Table
 from decloss_jax.host.console import printable
 
 FOLDER = Path(__file__).parent
-LONGEST_SIDE_SHOWN = 576  # a smaller picture is enlarged a whole number of times, as far as it stays below
+LONGEST_SIDE_SHOWN = 576  # smaller pictures are enlarged by the largest integer factor up to this side
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Version:
 
     Attributes:
         kind: "bicubic", "method" or "hr".
-        name: what it is called on the page.
-        uri: the picture as a data: address.
-        score: values of the whole image, or empty.
-        link: the whole picture's place relative to the page, as it stands in an address, or empty.
+        name: its name on the page.
+        uri: the picture as a data: URI.
+        score: the values of the whole image, or empty.
+        link: the URL of the whole picture relative to the page, or empty.
     """
 
     kind: str
@@ -43,11 +43,11 @@ class Scene:
 
     Attributes:
         image: its name.
-        part: what is shown of it, in words.
-        width: of the pictures, in pixels.
-        height: likewise.
+        part: the shown part, in words.
+        width: the width of the pictures in pixels.
+        height: their height in pixels.
         focus: column and row that the magnifier shows at first.
-        versions: pictures of one size; HR, where there is one, is the last.
+        versions: pictures of one size; HR, if there is one, is the last.
     """
 
     image: str
@@ -59,13 +59,13 @@ class Scene:
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """Width and height on the page where it is wide enough."""
+        """Width and height on a page that is wide enough."""
         factor = max(1, LONGEST_SIDE_SHOWN // max(self.height, self.width))
         return factor * self.width, factor * self.height
 
     @property
     def pair(self) -> tuple[int, int]:
-        """The versions compared at first: the first one and the last method, or else the last version."""
+        """The versions compared at first: the first version, and the last method or else the last version."""
         methods = [i for i, version in enumerate(self.versions) if version.kind == "method"]
         last = len(self.versions) - 1
         return 0, methods[-1] if methods and methods[-1] else last
@@ -78,16 +78,16 @@ class Scene:
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of one data set.
+    """The section of the page for one data set.
 
     Attributes:
         dataset: its name.
-        images: their number.
+        images: the number of images.
         table: the values of the whole set.
-        rows: those of each image; without lines where there are none to show.
+        rows: the values of each image; without lines if the page shows none.
         scenes: some of the images.
-        score_title: what the scores of the versions are.
-        remarks: what is missing.
+        score_title: the title of the scores.
+        remarks: sentences about missing parts.
     """
 
     dataset: str
@@ -100,11 +100,11 @@ class Section:
 
 
 def render_page(title: str, sections: Sequence[Section], notes: Sequence[str]) -> str:
-    """Returns the HTML page; it needs no other file, and links to the whole pictures that lie elsewhere."""
+    """Returns the HTML page. It needs no other file, and links to the whole pictures in theirs."""
     import jinja2
     from markupsafe import Markup
 
-    # Line ends count for the hashes; browsers know "\n" alone.
+    # The hashes depend on line ends, which browsers normalise to "\n".
     style, script = (
         (FOLDER / name).read_text(encoding="utf-8").replace("\r\n", "\n") for name in ("page.css", "page.js")
     )
@@ -129,11 +129,11 @@ def render_page(title: str, sections: Sequence[Section], notes: Sequence[str]) -
         sections=sections,
         notes=notes,
         policy=policy,
-        style=Markup(style),  # ours: the two texts on the page that are no data
+        style=Markup(style),  # our own files, so the only two texts that are not escaped
         script=Markup(script),
     )
 
 
 def csp_hash(text: str) -> str:
-    """Names a text in a Content-Security-Policy."""
+    """Returns the source expression for a text in a Content-Security-Policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-"""The table of evaluations and report.html, both made from the saved files alone."""
+"""Makes the table of evaluations and report.html, both only from the saved files."""
 
 import math
 import os
@@ -21,17 +21,17 @@ from decloss_jax.metrics import METRICS
 from decloss_jax.ops.detail import find_detail
 from decloss_jax.ops.resize import bicubic_upscale
 
-BICUBIC = "bicubic"  # where it is no method, the page makes it of the LR image
+BICUBIC = "bicubic"  # if it is not a method, the page computes it from the LR image
 SAMPLES_PER_SET = 4  # images on the page
-MOST_ROWS = 1000  # of a set, one for each image and method; of more, the page shows none
-LONGEST_TITLE = 60  # characters of the names of methods in it
-FOCUS_SIDE = 48  # of what the magnifiers show, as page.js has it
+MOST_ROWS = 1000  # per set, one for each image and method; the page omits longer tables
+LONGEST_TITLE = 60  # characters of the methods' names in the title
+FOCUS_SIDE = 48  # the side of the magnified region, the same as in page.js
 
-Pairs = Mapping[str, Mapping[str, ImagePair]]  # data set -> image -> where HR and LR lie
+Pairs = Mapping[str, Mapping[str, ImagePair]]  # data set -> image -> its HR and LR files
 
 
 def make_table(evaluations: Sequence[Evaluation]) -> Table:
-    """Collects the values of whole sets, and the notes that belong to them."""
+    """Collects the values of whole sets, and their notes."""
     measured = {name for e in evaluations for of_set in e.datasets.values() for name in of_set.values}
     columns = choose_columns(measured)
     lines = [
@@ -45,7 +45,7 @@ def make_table(evaluations: Sequence[Evaluation]) -> Table:
 
 
 def make_rows(dataset: str, evaluations: Sequence[Evaluation]) -> Table:
-    """Collects the values of each image of a set; without lines if they were too many."""
+    """Collects the values of each image of a set; without lines if there are too many."""
     rows = {e.method: e.datasets[dataset].rows for e in evaluations}
     columns = choose_columns({name for of_set in rows.values() for row in of_set.values() for name in row})
     images = list(evaluations[0].datasets[dataset].rows)
@@ -58,22 +58,22 @@ def make_rows(dataset: str, evaluations: Sequence[Evaluation]) -> Table:
 
 
 def choose_columns(metrics: set[str]) -> list[Column]:
-    """Makes the columns of some metrics, in the order of `METRICS`."""
+    """Makes the columns of the given metrics, in the order of `METRICS`."""
     return [Column(name, METRICS[name].unit, METRICS[name].better) for name in METRICS if name in metrics]
 
 
 def fill(values: Mapping[str, float], columns: Sequence[Column]) -> dict[str, float]:
-    """Returns the values of the columns, NaN where there is none."""
+    """Returns the values of the columns, NaN for a missing one."""
     return {column.name: values.get(column.name, math.nan) for column in columns}
 
 
 def datasets_of(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Lists all data sets in the order in which they occur."""
+    """Lists all data sets in the order of their first occurrence."""
     return list(dict.fromkeys(dataset for e in evaluations for dataset in e.datasets))
 
 
 def make_notes(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Says how it was measured, and by what."""
+    """Describes the conventions, the weights and the versions behind the numbers."""
     words = {name: text for e in evaluations for name, text in e.conventions.items()}
     lows = {dataset: of_set.low for e in evaluations for dataset, of_set in e.datasets.items()}
     weights = {name: sha256 for e in evaluations for name, sha256 in e.metric_weights.items()}
@@ -94,21 +94,21 @@ def make_notes(evaluations: Sequence[Evaluation]) -> list[str]:
 
 
 def write_report(evaluations: Sequence[Evaluation], pairs: Pairs, path: Path) -> None:
-    """Writes the page of evaluations that compare, whose methods differ in name.
+    """Writes the page for comparable evaluations, whose methods have different names.
 
     Args:
-        evaluations: what was saved; their SR pictures are read from beside it.
-        pairs: where HR and LR lie, as far as they were found.
-        path: of the page.
+        evaluations: the evaluations; their SR pictures are read from their folders.
+        pairs: the HR and LR files that were found.
+        path: the page to write.
 
     Raises:
-        UserError: a picture that is damaged or of another size than its HR image, or a page that cannot be
+        UserError: a picture that is damaged or has another size than its HR image, or a page that cannot be
             written.
     """
     table = make_table(evaluations)
     own = {name: [e for e in evaluations if name in e.datasets] for name in datasets_of(evaluations)}
     samples = {name: list(of[0].datasets[name].rows)[:SAMPLES_PER_SET] for name, of in own.items()}
-    # Beside the methods, HR and, unless it is one of them, bicubic.
+    # In addition to the methods: HR and, unless it is a method, bicubic.
     extra = 1 + (BICUBIC not in [e.method for e in evaluations])
     pictures = sum(len(samples[name]) * (len(of) + extra) for name, of in own.items())
     sections = []
@@ -130,7 +130,7 @@ def write_report(evaluations: Sequence[Evaluation], pairs: Pairs, path: Path) ->
 
 
 def make_title(evaluations: Sequence[Evaluation]) -> str:
-    """Names the methods, or their number, the sets and the scale."""
+    """Returns a title with the methods (or their number), the sets and the scale."""
     methods, datasets = [e.method for e in evaluations], datasets_of(evaluations)
     names = ", ".join(methods)
     names = names if len(names) <= LONGEST_TITLE else f"{len(methods)} methods"
@@ -140,7 +140,7 @@ def make_title(evaluations: Sequence[Evaluation]) -> str:
 def make_section(
     dataset: str, evaluations: Sequence[Evaluation], table: Table, scenes: Sequence[Scene]
 ) -> Section:
-    """Puts together what the page shows of one data set; says what is missing."""
+    """Makes the section of one data set, with remarks about missing parts."""
     lines = [line for line in table.lines if line.dataset == dataset]
     columns = [c for c in table.columns if not all(math.isnan(line.values[c.name]) for line in lines)]
     rows = make_rows(dataset, evaluations)
@@ -151,8 +151,8 @@ def make_section(
         remarks.append("The values of each image are in rows.csv: too many for this page.")
     if not scenes or any(scene.versions[-1].kind != "hr" for scene in scenes):
         remarks.append(
-            f"HR images of {dataset} were not found where they lay: they, the bicubic and the error maps are "
-            "missing here. The option --data of the report says where they are."
+            f"HR images of {dataset} were not found in their folder: they, bicubic and the error maps are "
+            "missing here. The option --data of the report gives their folder."
         )
     if without:
         remarks.append(f"Pictures missing in sr/{dataset}: {', '.join(without)}.")
@@ -168,7 +168,7 @@ def make_section(
 
 
 def score_columns(columns: Sequence[Column]) -> list[Column]:
-    """Picks what stands below a picture: the first column of each direction."""
+    """Chooses the columns for the score of a picture: the first one of each direction."""
     firsts = {column.better: column for column in reversed(columns)}
     return [firsts[better] for better in ("higher", "lower") if better in firsts]
 
@@ -181,18 +181,18 @@ def make_scene(
     side: int,
     folder: Path,
 ) -> Scene:
-    """Reads all versions of an image, and cuts out the same detail of each.
+    """Reads all versions of an image, and cuts the same detail out of each.
 
     Args:
-        dataset: name of its set.
+        dataset: the name of its set.
         image: its name.
-        evaluations: of the methods.
-        pair: its HR and LR images, if they were found.
-        side: largest side of the detail.
-        folder: of the page, to which links are relative.
+        evaluations: the evaluations of the methods.
+        pair: its HR and LR files, if they were found.
+        side: the largest side of the detail.
+        folder: the folder of the page, to which links are relative.
 
     Returns:
-        The versions of which there is a picture: bicubic (if no method is), the methods, HR.
+        The versions with a picture: bicubic (if it is not a method), the methods, HR.
     """
     paths = {e.method: e.folder / PICTURES / dataset / f"{image}.png" for e in evaluations}
     srs = {method: read_image(path) for method, path in paths.items() if path.is_file()}
@@ -209,9 +209,9 @@ def make_scene(
         checks.check(
             sr.shape == whole.shape,
             str(paths[method]),
-            expected=f"{whole.shape[1]} x {whole.shape[0]} pixels, as {reference} of {image} has",
+            expected=f"{whole.shape[1]} x {whole.shape[0]} pixels, the size of {reference} of {image}",
             got=f"{sr.shape[1]} x {sr.shape[0]}",
-            remedy="evaluate again, or say with --data where the right images are",
+            remedy="evaluate again, or give the folder of the right images with --data",
         )
     place = find_detail(whole, side)
     values = {e.method: e.datasets[dataset].rows[image] for e in evaluations}
@@ -227,20 +227,20 @@ def make_scene(
     ]
     height, width = whole[place].shape[:2]
     first = next(iter(pictures.values()))
-    # At first the magnifiers show where the first version and the last differ most.
+    # At first the magnifiers show the region where the first and the last version differ most.
     rows, columns = find_detail(np.subtract(whole[place], first[place], dtype=np.int64), FOCUS_SIDE)
     focus = (columns.start + FOCUS_SIDE // 2, rows.start + FOCUS_SIDE // 2)
     return Scene(image, describe_part(place, whole.shape), width, height, focus, versions)
 
 
 def make_score(row: Mapping[str, float]) -> str:
-    """Writes the values that stand below a picture."""
+    """Formats the values for the score of a picture."""
     columns = score_columns(choose_columns(set(row)))
     return " / ".join(column.write(row[column.name]) for column in columns)
 
 
 def describe_part(place: tuple[slice, slice], shape: tuple[int, ...]) -> str:
-    """Says what is shown of an image of a shape."""
+    """Describes the shown part of an image with the given shape."""
     rows, columns = place
     size = f"{columns.stop - columns.start} \u00d7 {rows.stop - rows.start}"
     whole = f"{shape[1]} \u00d7 {shape[0]}"

@@ -21,7 +21,7 @@ from decloss_jax.evaluation.table import Table, table_csv
 from decloss_jax.host import console, files
 from decloss_jax.metrics import METRICS
 
-PHOTOGRAPHS = "photographs"  # in --data: the held-out ones that come with scikit-image
+PHOTOGRAPHS = "photographs"  # in --data: the held-out photographs of scikit-image
 
 Advance = Callable[[str], None]
 
@@ -36,21 +36,21 @@ class ImageSet:
 
 
 def run(methods: Sequence[Method], roots: Sequence[str], out: str | Path, protocol: Protocol) -> Table:
-    """Evaluates methods on data sets and writes everything to a folder, which appears when all is done.
+    """Evaluates methods on data sets and writes everything to a folder, which appears only at the end.
 
     Args:
-        methods: what is measured, all of one scale.
-        roots: folders with HR/ and, if there, LRx{s}/ (or another layout of `data/folder.py`); "photographs"
-            are the held-out ones that come with scikit-image.
-        out: the folder. A single method's files lie in it directly; of several methods each has a folder of
-            its own in it, beside table.csv and report.html of all. An earlier evaluation is replaced.
+        methods: the methods to measure, all of one scale.
+        roots: folders with HR/ and optionally LRx{s}/ (or another layout of `data/folder.py`); "photographs"
+            means the held-out photographs of scikit-image.
+        out: the folder. It directly holds the files of a single method. Several methods have a folder each in
+            it, together with table.csv and report.html for all. An earlier evaluation is replaced.
         protocol: how it is measured.
 
     Returns:
         The table of all methods and sets.
 
     Raises:
-        UserError: a set that is missing, empty or damaged, or an `out` that holds something else.
+        UserError: a set that is missing, empty or damaged, or an `out` that holds other files.
     """
     sets = open_sets(roots, methods[0].scale)
     check_names(methods, sets)
@@ -76,10 +76,10 @@ def run(methods: Sequence[Method], roots: Sequence[str], out: str | Path, protoc
 
 
 def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[ImageSet]:
-    """Lists the pairs of each root; a set has the name of its folder, and no two have the same.
+    """Lists the pairs of each root; a set has the name of its folder, and the names must differ.
 
     Raises:
-        UserError: a root that is missing or empty, or no roots; it names `field`.
+        UserError: a root that is missing or empty, or no roots; the message names `field`.
     """
     checks.check(
         bool(roots), field, expected="at least one folder", got="none", remedy=f"give {field} ROOT[,ROOT...]"
@@ -89,7 +89,7 @@ def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[I
         field,
         expected="folders separated by single commas",
         got="an empty entry",
-        remedy="drop the comma that is too much",
+        remedy="remove the extra comma",
     )
     sets: list[ImageSet] = []
     for root in roots:
@@ -111,13 +111,13 @@ def open_sets(roots: Sequence[str], scale: int, field: str = "--data") -> list[I
 
 
 def check_names(methods: Sequence[Method], sets: Sequence[ImageSet]) -> None:
-    """Raises `UserError` for a name that is not text, or a method's name that no folder can have."""
+    """Raises `UserError` for a name that is not text, or a method's name that its folder cannot have."""
     taken = {".", "..", PICTURES} | FILES
     for name in [method.name for method in methods]:
         checks.check(
             name not in taken,
             "name of a method",
-            expected="one that a folder of the evaluation can have",
+            expected="one that the method's folder can have",
             got=repr(name),
             remedy="rename the file of weights",
         )
@@ -148,8 +148,8 @@ def evaluate_set(
 
     Args:
         image_set: the set; its images are read once.
-        methods: what is measured.
-        folders: of the methods.
+        methods: the methods to measure.
+        folders: the folders of the methods.
         protocol: how it is measured.
         advance: called after each picture and each value.
 
@@ -205,13 +205,13 @@ def measure_set(
 
 
 def mean_of_existing(values: Sequence[float]) -> float:
-    """Averages the values that are not NaN, as NIQE of a small image is; NaN where there is none."""
+    """Averages the values that are not NaN (NIQE of a small image is NaN); NaN if there is none."""
     existing = [value for value in values if not math.isnan(value)]
     return float(np.mean(existing)) if existing else math.nan
 
 
 def next_value(values: Iterator[float], subject: str) -> float:
-    """Takes the next value; says of which image a `UserError` on the way is."""
+    """Returns the next value; adds the name of the image to a `UserError`."""
     try:
         return next(values)
     except checks.UserError as error:

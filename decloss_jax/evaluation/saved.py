@@ -1,6 +1,6 @@
-"""Evaluations read back from their folders: summary.json and rows.csv, which anybody may have written.
+"""Reads evaluations back from their folders: summary.json and rows.csv.
 
-Nothing in them is trusted: each value is checked, and names are taken as names of files only if they are.
+They may come from a stranger, so each value is checked, and each name must be a possible name of a file.
 """
 
 import csv
@@ -16,19 +16,19 @@ from decloss_jax.host import files
 from decloss_jax.metrics import METRICS
 
 LARGEST_VALUE = 1e6  # no metric comes near it
-LONGEST_NAME = 251  # bytes; with an ending, the system's limit
+LONGEST_NAME = 251  # bytes; the system's limit minus a suffix
 KINDS = {dict: "an object", str: "a text", int: "a whole number"}
 
 
 @dataclass(frozen=True)
 class SavedSet:
-    """What an evaluation holds of a data set.
+    """The results of an evaluation on one data set.
 
     Attributes:
         values: metric -> value of the whole set.
-        rows: image -> metric -> value; NaN where there is none.
-        low: where the LR images came from, in words.
-        root: folder of its HR and LR images when it was evaluated, or empty.
+        rows: image -> metric -> value; NaN for a missing value.
+        low: the source of the LR images, in words.
+        root: the folder of its images at the time of the evaluation, or empty.
     """
 
     values: Mapping[str, float]
@@ -42,14 +42,14 @@ class Evaluation:
     """One method on its data sets.
 
     Attributes:
-        folder: where it was read.
+        folder: the folder from which it was read.
         method: its name.
         scale: s.
         conventions: how it was measured, in words.
         versions: package -> version.
-        sha256: of the method's weights; empty for one without.
-        metric_weights: metric -> SHA-256 of the weights inside it.
-        datasets: name -> what there is of it.
+        sha256: the hash of the method's weights; empty for a method without weights.
+        metric_weights: metric -> SHA-256 of its weights.
+        datasets: name -> results.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     """Reads an evaluation of one method.
 
     Raises:
-        UserError: summary.json or rows.csv is missing, damaged, or holds something else than they should.
+        UserError: summary.json or rows.csv is missing, damaged, or has other content.
     """
     path = folder / "summary.json"
     summary = read_json(path)
@@ -99,7 +99,7 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def read_set(name: str, values: Any, rows: Mapping[str, Any], low: str, root: str, path: Path) -> SavedSet:
-    """Checks the values of one data set against the rows that were read."""
+    """Checks the values of one data set against its rows."""
     if not isinstance(values, dict):
         refuse(path, f"an object with the values of {name}", repr_short(values))
     own = rows.get(name, {})
@@ -111,7 +111,7 @@ def read_set(name: str, values: Any, rows: Mapping[str, Any], low: str, root: st
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads an object from a JSON file; NaN and Infinity, which JSON does not have, are refused."""
+    """Reads an object from a JSON file; refuses NaN and Infinity, which JSON does not have."""
     try:
         return files.read_json(path)
     except OSError as error:
@@ -154,13 +154,13 @@ def read_value(metric: str, value: Any, path: Path) -> float:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not abs(number) <= LARGEST_VALUE:  # so written, it refuses NaN as well
+    if not abs(number) <= LARGEST_VALUE:  # this form also refuses NaN
         refuse(path, f"a value of {metric} (a number up to {LARGEST_VALUE:g}, or inf)", repr_short(value))
     return number
 
 
 def take(record: Mapping[str, Any], key: str, kind: type, path: Path) -> Any:
-    """Returns the entry of a record, which must be of a kind of `KINDS`."""
+    """Returns the entry of a record, which must have the given type, one of `KINDS`."""
     value = record.get(key)
     if not isinstance(value, kind) or isinstance(value, bool):
         got = repr_short(value) if key in record else "none"
@@ -169,14 +169,14 @@ def take(record: Mapping[str, Any], key: str, kind: type, path: Path) -> Any:
 
 
 def texts(record: Any, path: Path) -> dict[str, str]:
-    """Returns a record all of whose entries must be texts."""
+    """Returns a record, whose entries must all be texts."""
     if not isinstance(record, dict):
         refuse(path, "an object of texts", repr_short(record))
     return {key: take(record, key, str, path) for key in record}
 
 
 def check_name(name: str, path: Path) -> str:
-    """Returns the name of a data set or an image, which must do as the name of a file or a folder."""
+    """Returns the name of a data set or an image, which must be a possible name of a file."""
     if name in ("", ".", "..") or {"/", "\0"} & set(name) or len(name.encode()) > LONGEST_NAME:
         refuse(path, "names of data sets and images that files can have", repr_short(name))
     return name
@@ -188,14 +188,14 @@ def refuse(path: Path, expected: str, got: object) -> NoReturn:
 
 
 def repr_short(value: object) -> str:
-    """Writes a value, cut to what a sentence can hold."""
+    """Formats a value for a message, cut to 100 characters."""
     return ascii(value[:100]) if isinstance(value, str) else json.dumps(value)[:100]
 
 
 def find_evaluations(folder: Path) -> Sequence[Path]:
-    """Lists the folders of single methods in one of evaluate.py, of a training run, or of `reproduce`.
+    """Lists the folders of single methods in a folder of evaluate.py, of a training run, or of `reproduce`.
 
-    They lie up to three folders deep: of the nearest depth at which there are any, all are taken.
+    It searches up to three levels deep, and returns all at the first level that has any.
 
     Raises:
         UserError: there are none.

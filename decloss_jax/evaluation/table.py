@@ -1,4 +1,4 @@
-"""One table of results: on the screen, as CSV, and as what the page shows."""
+"""A table of results, for the screen, for CSV files and for the page."""
 
 import csv
 import io
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from decloss_jax.host.console import printable
 
-WIDEST = 1000  # characters of a line of the table
+WIDEST = 1000  # characters per line
 ARROWS = {"higher": "\u2191", "lower": "\u2193"}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A metric: its name, unit, and which way is better ("higher" or "lower")."""
+    """A metric: its name, its unit, and its better direction ("higher" or "lower")."""
 
     name: str
     unit: str
@@ -22,11 +22,11 @@ class Column:
 
     @property
     def title(self) -> str:
-        """The name with the arrow of its direction and its unit."""
+        """The name, the arrow of the better direction, and the unit."""
         return " ".join(filter(None, (self.name, ARROWS[self.better], self.unit)))
 
     def write(self, value: float) -> str:
-        """Writes a value with the digits that mean something; a dash for one that does not exist (NaN)."""
+        """Formats a value with its meaningful digits; a missing value (NaN) becomes a dash."""
         if math.isnan(value):
             return "\u2013"
         return f"{value:.3f}" if self.unit == "dB" else f"{value:.4f}"
@@ -34,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Line:
-    """The values of one method by column name, NaN where there is none: on a data set, or on one `image`."""
+    """The values of one method on a data set, or on one `image`, by column name; NaN for a missing value."""
 
     dataset: str
     images: int
@@ -45,7 +45,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns, lines, and the notes without which no number means anything."""
+    """Columns, lines, and notes on how the numbers were measured."""
 
     columns: Sequence[Column]
     lines: Sequence[Line]
@@ -54,7 +54,7 @@ class Table:
     def rank(self, line: Line, column: Column) -> int:
         """Returns 1 for the best value on the same data set or image, 2 for the second best, else 0.
 
-        Values that are written alike are alike. With one method there is no best, with two no second best.
+        Values with the same digits are equal. With one method there is no best, with two no second best.
         """
         rivals = [
             other.values[column.name]
@@ -92,7 +92,7 @@ def print_table(table: Table) -> None:
         dataset, method = (Text(printable(name)) for name in (line.dataset, line.method))
         rich_table.add_row(dataset, str(line.images), method, *cells, end_section=ends)
     console = Console()
-    # On a narrow screen lines may break, but no digit gets lost.
+    # On a narrow screen lines may wrap, but no digit is lost.
     wanted = Measurement.get(console, console.options.update(max_width=WIDEST), rich_table).maximum
     console.width = max(console.width, wanted)
     console.print(rich_table)
@@ -101,7 +101,7 @@ def print_table(table: Table) -> None:
 
 
 def table_csv(table: Table) -> str:
-    """Returns the table as CSV, one line for each data set and method, with all digits."""
+    """Returns the table as CSV with all digits, one line for each data set and method."""
     header = ["dataset", "images", "method", *(column.name for column in table.columns)]
     rows = [
         [line.dataset, line.images, line.method, *(line.values[column.name] for column in table.columns)]
@@ -111,7 +111,7 @@ def table_csv(table: Table) -> str:
 
 
 def write_csv(rows: Sequence[Sequence[object]]) -> str:
-    """Writes rows of cells as CSV; a value that does not exist (NaN) becomes an empty cell."""
+    """Formats rows of cells as CSV; a missing value (NaN) becomes an empty cell."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     for row in rows:

@@ -1,11 +1,11 @@
-"""Super-resolution of whole pictures, beyond what fits a device at once.
+"""Super-resolution of whole pictures, also those too large for a device.
 
-- `windows`: small images, or tiles of a large one, spread over all devices
-- `samples`: the same for SRFlow, whose images are drawn
-- `strips`: the compiled program: features at once, the SR image in strips of rows
-- `tiles`: how large tiles may be, how far they overlap, where they lie
-- `pictures`: a file with all that is not pixels: alpha, 16 bits, EXIF, colour profile
-- `files`: `upscale` of a file or a folder
+- `windows`: spreads small images, or the tiles of a large one, over all devices
+- `samples`: the same for SRFlow, whose images are samples
+- `strips`: the compiled program: all features at once, the SR image in strips of rows
+- `tiles`: the size, the overlap and the positions of tiles
+- `pictures`: reads and writes files with alpha, 16 bits, EXIF and a colour profile, by `exif` and `png`
+- `files`: upscales a file or a folder
 """
 
 from decloss_jax.inference.tiles import choose_tiles, on_local_devices

@@ -1,8 +1,8 @@
 """Copies EXIF data from one picture file to another, each value byte for byte.
 
-Pillow decodes the values and encodes them anew. That destroys texts that are not ASCII and fails on values
-that do not suit their tags. Here a value is only a type, a count and its bytes. The layout is TIFF 6.0's,
-section 2 (BigTIFF has fields twice as wide); the types are those of EXIF 3.0, 4.6.2.
+Pillow decodes the values and encodes them again. That destroys texts that are not ASCII and fails for values
+that do not suit their tags. Here a value is only a type, a count and its bytes. The layout is from TIFF 6.0,
+section 2 (BigTIFF has fields twice as wide); the types are from EXIF 3.0, 4.6.2.
 """
 
 import mmap
@@ -18,20 +18,22 @@ from decloss_jax.host import console
 
 SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 129: 1}  # type -> bytes
 SHORT, LONG, RATIONAL = 3, 4, 5
-# First four bytes -> order of bytes, and struct's letters for an offset and for a number of entries.
+# First four bytes -> byte order, and struct's letters for an offset and for a number of entries.
 HEADERS = {
     b"II*\0": ("<", "I", "H"),
     b"MM\0*": (">", "I", "H"),
     b"II+\0": ("<", "Q", "Q"),
     b"MM\0+": (">", "Q", "Q"),
 }
-PREFIX = b"Exif\0\0"  # before the data in JPEG, and in some PNG and WebP files
-MOST_ENTRIES, LARGEST_VALUE = 1024, 65_535  # of a directory; bytes. A segment of JPEG holds no more.
+PREFIX = b"Exif\0\0"  # precedes the data in JPEG, and in some PNG and WebP files
+MOST_ENTRIES = 1024  # per directory
+LARGEST_VALUE = 65_535  # bytes, the size of a JPEG segment
 RESOLUTION_TAGS = X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 INCHES = {2: Fraction(1), 3: Fraction(254, 100)}  # unit -> dots per inch for one dot per unit
 
-# What of EXIF stays true of a larger picture: who made it when, where and how. The pixels are turned upright,
-# so the orientation goes, and sizes, previews and makers' notes with offsets into the old file as well.
+# The EXIF data that remain true of a larger picture: who made it, when, where and how. The pixels are turned
+# upright, so the orientation is dropped; so are sizes, previews, and makers' notes with offsets into the old
+# file.
 KEPT_TAGS = {
     "ImageDescription": 270,
     "Make": 271,
@@ -46,7 +48,7 @@ DROPPED_TAGS = {"MakerNote": 0x927C, "ExifImageWidth": 0xA002, "ExifImageHeight"
 
 @dataclass(frozen=True)
 class Value:
-    """A value as the file has it: its type, how many of it, and their bytes."""
+    """A value in the file's encoding: type, count and bytes."""
 
     kind: int
     count: int
@@ -58,10 +60,10 @@ class Exif:
     """EXIF data.
 
     Attributes:
-        order: of the bytes, "<" or ">".
+        order: the byte order, "<" or ">".
         tags: the values of the main directory.
-        blocks: those of the directories that some tags of the main one stand for.
-        damaged: tags whose value lies outside the data or is of an unknown type.
+        blocks: the values of the directories that tags of the main one point to.
+        damaged: the tags whose value lies outside the data or has an unknown type.
     """
 
     order: str = "<"
@@ -71,12 +73,12 @@ class Exif:
 
 
 def read_exif(image: ImageFile.ImageFile, path: Path) -> tuple[bytes | None, tuple[float, float] | None]:
-    """Returns what of a picture's EXIF data stays true, and its resolution; damaged data go with a word."""
+    """Returns the EXIF data that remain true, and the resolution; drops damaged data with a message."""
     try:
         data = raw_exif(image, path)
         found = parse(data) if data else Exif()
     except ValueError as error:
-        console.say(f"{path}: its EXIF data are damaged ({error}), and left out")
+        console.say(f"{path}: its EXIF data are damaged ({error}) and dropped")
         return None, None
     damaged = [tag for tag in found.damaged if tag not in DROPPED_TAGS.values()]
     dpi = None
@@ -84,9 +86,9 @@ def read_exif(image: ImageFile.ImageFile, path: Path) -> tuple[bytes | None, tup
         dpi = resolution(found)
     except ValueError:
         damaged.append(X_RESOLUTION)
-    if damaged and image.format != "TIFF":  # most tags of a TIFF are not EXIF's
+    if damaged and image.format != "TIFF":  # most tags of a TIFF are not EXIF data
         names = ", ".join(str(ExifTags.TAGS.get(tag, tag)) for tag in damaged)
-        console.say(f"{path}: its EXIF data have a value that makes no sense ({names}), which is left out")
+        console.say(f"{path}: its EXIF data have an invalid value ({names}), which is dropped")
     kept = Exif(
         found.order,
         {tag: found.tags[tag] for tag in KEPT_TAGS.values() if tag in found.tags},
@@ -100,21 +102,21 @@ def read_exif(image: ImageFile.ImageFile, path: Path) -> tuple[bytes | None, tup
 
 
 def raw_exif(image: ImageFile.ImageFile, path: Path) -> bytes | mmap.mmap | None:
-    """Returns the bytes of a picture's EXIF data; a TIFF file is its own."""
+    """Returns the bytes of a picture's EXIF data; for TIFF that is the whole file."""
     if image.format == "TIFF":
         with open(path, "rb") as file:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    image.load()  # PNG may have them behind the pixels
+    image.load()  # PNG may have them after the pixels
     data = image.info.get("exif")
-    text = image.info.get("Raw profile type exif")  # as ImageMagick writes them: three lines, then digits
+    text = image.info.get("Raw profile type exif")  # ImageMagick's form: three lines, then digits
     return bytes.fromhex("".join(text.split("\n")[3:])) if data is None and text else data
 
 
 def parse(data: bytes | mmap.mmap) -> Exif:
-    """Reads EXIF data, or those of a TIFF file, whose directory is its own.
+    """Parses EXIF data, or a whole TIFF file, whose main directory holds them.
 
     Args:
-        data: the bytes from TIFF's header on, with or without `PREFIX` before it.
+        data: the bytes from the TIFF header on, with or without `PREFIX`.
 
     Raises:
         ValueError: no TIFF header, or a directory outside the data.
@@ -122,7 +124,7 @@ def parse(data: bytes | mmap.mmap) -> Exif:
     if data[: len(PREFIX)] == PREFIX:
         data = data[len(PREFIX) :]
     if data[:4] not in HEADERS:
-        raise ValueError("they do not begin as TIFF does")
+        raise ValueError("they do not begin with a TIFF header")
     order, wide, narrow = HEADERS[data[:4]]
     damaged: list[int] = []
 
@@ -160,12 +162,12 @@ def parse(data: bytes | mmap.mmap) -> Exif:
 
 
 def encode(exif: Exif) -> bytes:
-    """Writes EXIF data, without `PREFIX`; the inverse of `parse`."""
+    """Encodes EXIF data, without `PREFIX`; the inverse of `parse`."""
     order = exif.order
     written = bytearray({"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8))
 
     def directory(values: Mapping[int, Value]) -> int:
-        """Appends a directory with its values, and returns where it begins."""
+        """Appends a directory with its values, and returns its offset."""
         start, end = len(written), len(written) + 6 + 12 * len(values)
         entries, outside = bytearray(struct.pack(f"{order}H", len(values))), bytearray()
         for tag, value in sorted(values.items()):
@@ -187,10 +189,10 @@ def encode(exif: Exif) -> bytes:
 
 
 def resolution(exif: Exif) -> tuple[float, float] | None:
-    """Returns the dots per inch along width and height; None if the data name none.
+    """Returns the dots per inch along width and height; None if the data have none.
 
     Raises:
-        ValueError: a value that is no resolution.
+        ValueError: a value that is not a resolution.
     """
     if X_RESOLUTION not in exif.tags or Y_RESOLUTION not in exif.tags:
         return None
@@ -215,7 +217,7 @@ def _number(order: str, value: Value) -> Fraction:
 
 
 def with_resolution(data: bytes | None, dpi: tuple[float, float]) -> bytes:
-    """Returns EXIF data with a resolution, for a format that has no other place for it."""
+    """Adds a resolution to EXIF data, for a format that has no other field for it."""
     exif = parse(data) if data else Exif()
     x, y = (
         Value(

@@ -1,4 +1,4 @@
-"""Upscales people's picture files: colour by the network, alpha by MATLAB's bicubic."""
+"""Upscales picture files: colour by the network, alpha by MATLAB's bicubic."""
 
 import os
 from collections.abc import Callable
@@ -29,13 +29,13 @@ from decloss_jax.ops.padding import Size, shared_shapes
 from decloss_jax.ops.quantize import dequantize, quantize
 from decloss_jax.ops.resize import imresize
 
-LISTED_NAMES = 5  # in one error
+LISTED_NAMES = 5  # per error
 ALPHA_ROWS = 256  # rows of alpha that are resized at once
-ALPHA_OVERLAP = 4  # more than the bicubic kernel sees, which is 2
+ALPHA_OVERLAP = 4  # rows; more than the radius of the bicubic kernel, 2
 
 
 class Upscale(Protocol):
-    """Super-resolves one image, as `inference.upscale` does with a network bound to it."""
+    """Super-resolves one image, like `inference.upscale` with its network bound."""
 
     def __call__(
         self, low: np.ndarray, *, shape: Size, dtype: np.dtype, advance: Callable[[int], None]
@@ -45,7 +45,7 @@ class Upscale(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """A picture to upscale: where it is, where it goes, and the height and width that its header tells."""
+    """A picture to upscale: its source, its target, and the height and width in its header."""
 
     source: Path
     target: Path
@@ -61,22 +61,22 @@ def upscale_files(
     ending: str | None = None,
     overwrite: bool = False,
 ) -> list[str]:
-    """Upscales a picture, or every picture below a folder; a failing one does not stop the others.
+    """Upscales a picture, or every picture below a folder; a failure does not stop the others.
 
     Args:
         network: super-resolves one image.
-        source: a picture, or a folder.
-        target: for a picture, the file to write or a folder to write it to; for a folder, a folder, in which
-            the files get the same names and sub-folders.
+        source: a picture or a folder.
+        target: for a picture, a file or a folder; for a folder, a folder, in which the results get the same
+            names and sub-folders.
         scale: s.
-        ending: of the files written, such as ".png", when it is not that of the picture or of `target`.
+        ending: the suffix of the results, such as ".png"; by default that of `target` or of the picture.
         overwrite: whether existing files may be replaced.
 
     Returns:
-        One sentence for each picture that failed, or is of a kind that is not read.
+        One sentence for each picture that failed or has an unsupported format.
 
     Raises:
-        UserError: no picture in `source`, or two pictures that would become one file.
+        UserError: no picture in `source`, or two pictures with the same target.
     """
     jobs: list[Job] = []
     files = find_files(source, target)
@@ -100,7 +100,7 @@ def upscale_files(
 def upscale_file(
     network: Upscale, job: Job, scale: int, shape: Size, advance: Callable[..., None]
 ) -> str | None:
-    """Upscales one picture file; returns what went wrong, in one sentence."""
+    """Upscales one picture file; returns the problem in one sentence, or None."""
     done, problem = 0, None
 
     def report(pixels: int) -> None:
@@ -118,7 +118,7 @@ def upscale_file(
         problem = str(error)
     except OSError as error:
         problem = (
-            f"{job.target}: expected a place to write to, got {error.strerror or error}; make room there."
+            f"{job.target}: expected a writable file, got {error.strerror or error}; free some disk space."
         )
     except MemoryError:
         problem = f"{job.source}: expected memory for the result, got too little; close other programs."
@@ -127,15 +127,15 @@ def upscale_file(
 
 
 def plan_files(source: Path, target: Path, ending: str | None, files: list[Path]) -> list[tuple[Path, Path]]:
-    """Lists which of the files of `source` is to become which."""
+    """Lists the pictures of `source`, each with its target."""
     if source.is_file():
         goal = target / source.name if target.is_dir() else target
         checks.check(
             bool(goal.suffix),
             str(target),
-            expected="a file with an ending, or a folder that is there",
+            expected="a file with a suffix, or an existing folder",
             got="neither",
-            remedy="write the ending, such as .png, or make the folder",
+            remedy="add the suffix, such as .png, or make the folder",
         )
         return [(source, goal.with_suffix(ending) if ending else goal)]
     found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
@@ -148,8 +148,8 @@ def plan_files(source: Path, target: Path, ending: str | None, files: list[Path]
         checks.check(
             goal not in plan,
             str(path),
-            expected="a name of its own among the pictures written",
-            got=f"{goal.name}, which {plan.get(goal, path).name} gets too",
+            expected="a result with a name of its own",
+            got=f"{goal.name}, which is also the result of {plan.get(goal, path).name}",
             remedy="rename one of the two",
         )
         plan[goal] = path
@@ -157,13 +157,13 @@ def plan_files(source: Path, target: Path, ending: str | None, files: list[Path]
 
 
 def find_files(source: Path, target: Path) -> list[Path]:
-    """Lists the files below a folder, also behind links, without hidden ones and those in `target`.
+    """Lists the files below a folder, including linked folders, except hidden ones and those in `target`.
 
-    Of a file it lists none. A link to a folder that it lies in is not followed again.
+    The list is empty if `source` is a file. A link to a folder that contains it is not followed.
     """
     inside = os.path.realpath(target)
     found: list[Path] = []
-    above: dict[str, tuple[str, ...]] = {}  # folder -> the real paths of it and of those that it lies in
+    above: dict[str, tuple[str, ...]] = {}  # folder -> the real paths of it and of its parents
     for folder, folders, names in os.walk(source, followlinks=True):
         here = os.path.realpath(folder)
         line = (*above.get(os.path.dirname(folder), ()), here)
@@ -183,18 +183,18 @@ def find_files(source: Path, target: Path) -> list[Path]:
 
 
 def refuse_kind(path: Path) -> str:
-    """Says that a picture is of a kind that is not read."""
+    """Returns the sentence for a picture in an unsupported format."""
     return (
-        f"{path}: expected a picture of one of {', '.join(IMAGE_SUFFIXES)}, got {path.suffix}; "
-        "convert it to .png first."
+        f"{path}: expected a picture with one of the suffixes {', '.join(IMAGE_SUFFIXES)}, "
+        f"got {path.suffix}; convert it to .png first."
     )
 
 
 def refuse_nothing(source: Path, files: list[Path]) -> NoReturn:
-    """Raises `UserError` for a folder without a picture, or something that is no folder."""
+    """Raises `UserError` for a source without pictures, and names the reason."""
     others = [path.name for path in files if is_other_picture(path)]
     if others:
-        got = f"only pictures of other kinds ({', '.join(others[:LISTED_NAMES])})"
+        got = f"only pictures in other formats ({', '.join(others[:LISTED_NAMES])})"
     elif source.is_dir():
         got = "no picture"
     else:
@@ -208,26 +208,26 @@ def refuse_nothing(source: Path, files: list[Path]) -> NoReturn:
 
 
 def check_place(folder: Path, root: Path) -> None:
-    """Raises `UserError` unless a folder is there, or can be made, can be written to, and lies in `root`."""
+    """Raises `UserError` unless a folder exists or can be made, is writable, and lies in `root`."""
     checks.check(
         Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root)),
         str(folder),
         expected=f"a folder in {root}",
         got=f"a link to {os.path.realpath(folder)}",
-        remedy="take the link away, or write there directly",
+        remedy="remove the link, or write there directly",
     )
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     checks.check(
         there.is_dir() and os.access(there, os.W_OK),
         str(folder),
         expected="a folder that can be written to",
-        got=f"{there}, which cannot" if there.is_dir() else f"{there}, which is no folder",
-        remedy="choose another place",
+        got=f"{there}, which cannot" if there.is_dir() else f"{there}, which is not a folder",
+        remedy="choose another folder",
     )
 
 
 def check_job(source: Path, target: Path, scale: int, overwrite: bool) -> Size:
-    """Refuses what can be refused before any work, and returns the picture's height and width.
+    """Checks source and target before any work; returns the picture's height and width.
 
     Raises:
         UserError: the target exists or cannot hold the picture, or the picture's header cannot be read.
@@ -241,14 +241,14 @@ def check_job(source: Path, target: Path, scale: int, overwrite: bool) -> Size:
     )
     with refuse_unreadable(str(source)), open_image(source) as image:
         height, width = upright_size(image)
-    check_writable(target, scale * height, scale * width, alpha=False)  # whether it has any is not known yet
+    check_writable(target, scale * height, scale * width, alpha=False)  # its alpha is checked after decoding
     return height, width
 
 
 def upscale_picture(
     network: Upscale, picture: Picture, scale: int, shape: Size, report: Callable[[int], None]
 ) -> Picture:
-    """Upscales a picture and keeps what it is: gray stays gray, alpha stays, 16 bits stay."""
+    """Upscales a picture; gray, alpha and 16 bits are preserved."""
     dtype = picture.color.dtype
     visible = picture.color
     if picture.alpha is not None:
@@ -272,11 +272,11 @@ def upscale_alpha(alpha: np.ndarray, scale: int) -> np.ndarray:
 
 
 def fill_transparent(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Replaces the colours under transparency by those of the visible surroundings.
+    """Replaces the colours of transparent pixels by those of the visible surroundings.
 
-    What lies under alpha 0 is arbitrary, often black, and the network would draw it into the visible edge
-    as a dark fringe. So an invisible pixel takes its colour from a picture of half the size, filled in the
-    same way; below an alpha of 1/8, where files hardly tell colours, a pixel is mixed with that.
+    The colour under alpha 0 is arbitrary, often black, and the network would draw it into the visible edge as
+    a dark fringe. So an invisible pixel takes its colour from a picture of half the size, which is filled in
+    the same way. Below an alpha of 1/8, where stored colours are imprecise, a pixel is blended with it.
 
     Args:
         color: [H,W,3].
@@ -299,6 +299,6 @@ def fill_transparent(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 
 def sum_of_quarters(image: np.ndarray) -> np.ndarray:
-    """Adds up each 2x2 block: [2H,2W,C] -> [H,W,C]."""
+    """Sums each 2x2 block: [2H,2W,C] -> [H,W,C]."""
     height, width, channels = image.shape
     return image.reshape(height // 2, 2, width // 2, 2, channels).sum(axis=(1, 3))

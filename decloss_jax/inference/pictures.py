@@ -1,6 +1,6 @@
-"""Reads and writes people's pictures as they are: with alpha, gray, 16 bits, colour profile and EXIF data.
+"""Reads and writes pictures with alpha, gray, 16 bits, colour profile and EXIF data.
 
-Training and measuring use `images.read_image`, which wants opaque 8-bit RGB; upscaling uses this.
+Upscaling uses this module. Training and evaluation use `images.read_image`, which requires opaque 8-bit RGB.
 """
 
 from collections.abc import Mapping
@@ -29,16 +29,16 @@ GRAY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L")
 
 @dataclass(frozen=True)
 class Format:
-    """A format that pictures are written in.
+    """An output format for pictures.
 
     Attributes:
-        name: Pillow's.
-        options: the best quality that is common.
-        alpha: whether it has transparency.
-        largest: pixels of the longest side that it can hold.
-        exif: how many bytes of EXIF data it has a place for.
-        dpi: whether it has a place for the resolution outside of EXIF data.
-        gray: whether it has gray pictures.
+        name: its name in Pillow.
+        options: Pillow's options for the best quality in common use.
+        alpha: whether it supports transparency.
+        largest: the largest side in pixels.
+        exif: the largest size of EXIF data in bytes.
+        dpi: whether it stores the resolution outside of EXIF data.
+        gray: whether it supports gray pictures.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Format:
     gray: bool = True
 
 
-# A segment of JPEG, with its length and EXIF's prefix, has 65,535 bytes.
+# A JPEG segment has 65,535 bytes, including its length and the EXIF prefix.
 JPEG = Format("JPEG", {"quality": 95, "subsampling": 0}, alpha=False, largest=65_535, exif=65_527)
 PNG = Format("PNG", {}, alpha=True, largest=2**31 - 1)
 BMP = Format("BMP", {}, alpha=False, largest=2**31 - 1, exif=0)
@@ -63,24 +63,24 @@ FORMATS = {
     **dict.fromkeys((".tif", ".tiff"), TIFF),
     ".webp": WEBP,
 }
-PAGED_FORMATS = ("PNG", "TIFF", "WEBP")  # in JPEG's MPO the first frame is the picture
+PAGED_FORMATS = ("PNG", "TIFF", "WEBP")  # not MPO, whose first frame is the picture
 
-LARGEST_DPI = 65_535  # that JPEG can hold
+LARGEST_DPI = 65_535  # JPEG's limit
 BLOCK = 256  # rows that are converted at once
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture with what its file said about it.
+    """A picture with the metadata of its file.
 
     Attributes:
-        color: [H,W,3], uint8 or uint16; of a gray picture three equal channels.
+        color: [H,W,3], uint8 or uint16; a gray picture has three equal channels.
         alpha: [H,W] of the same dtype, or None.
         gray: whether the file was gray.
         profile: the ICC profile, or None.
         exif: EXIF data without orientation and resolution, or None.
         dpi: dots per inch along width and height, or None.
-        chunks: of a PNG file, which colours its numbers are, beside the profile (`png.COLOR_CHUNKS`).
+        chunks: the chunks of a PNG file that define its colours, except the profile (`png.COLOR_CHUNKS`).
     """
 
     color: np.ndarray
@@ -93,14 +93,14 @@ class Picture:
 
 
 def read_picture(path: Path) -> Picture:
-    """Reads a picture; EXIF orientation is applied, a palette is expanded.
+    """Reads a picture, applies its EXIF orientation and expands a palette.
 
     Raises:
-        UserError: the file, by name, cannot be read, or holds several pictures.
+        UserError: the file cannot be read or holds several pictures; the message names it.
     """
     with refuse_unreadable(str(path)):
         with open_image(path) as image:
-            # Not their number: a TIFF may have a million.
+            # The frames are not counted: a TIFF may have a million.
             several = image.format in PAGED_FORMATS and getattr(image, "is_animated", False)
             checks.check(
                 not several,
@@ -125,14 +125,14 @@ def read_picture(path: Path) -> Picture:
 
 
 def own_resolution(image: ImageFile.ImageFile) -> tuple[float, float] | None:
-    """Returns the dots per inch that a file names outside of its EXIF data; None if it names none."""
+    """Returns the dots per inch that a file stores outside of its EXIF data; None if it stores none."""
     dpi: Any = image.info.get("dpi")
     known = image.format in ("PNG", "BMP") or image.info.get("jfif_unit") in (1, 2)
     return (float(dpi[0]), float(dpi[1])) if known and dpi and min(dpi) > 0 else None
 
 
 def without_idle_alpha(picture: Picture, path: Path) -> Picture:
-    """Returns the picture without an alpha that hides nothing, where the format of `path` has none."""
+    """Drops an opaque alpha channel if the format of `path` does not support alpha."""
     kind = FORMATS.get(path.suffix.lower())
     if kind is None or kind.alpha or picture.alpha is None:
         return picture
@@ -141,10 +141,10 @@ def without_idle_alpha(picture: Picture, path: Path) -> Picture:
 
 
 def check_writable(path: Path, height: int, width: int, *, alpha: bool) -> Format:
-    """Returns the format of a path's ending.
+    """Returns the format for a path's suffix.
 
     Raises:
-        UserError: an unknown ending, a picture too large for the format, or alpha where it has none.
+        UserError: an unknown suffix, a picture too large for the format, or alpha that it does not support.
     """
     kind = checks.look_up(FORMATS, path.suffix.lower(), f"ending of {path}")
     checks.check(
@@ -165,24 +165,24 @@ def check_writable(path: Path, height: int, width: int, *, alpha: bool) -> Forma
 
 
 def check_color(path: Path, picture: Picture) -> None:
-    """Raises `UserError` if the colours of a PNG are not those that the format of `path` would show."""
+    """Raises `UserError` if the format of `path` would show the colours of a PNG differently."""
     chunk = png.beyond_srgb(picture.chunks, picture.profile)
     checks.check(
         chunk is None or FORMATS[path.suffix.lower()] is PNG,
         str(path),
         expected="a picture in the colours of sRGB or with an ICC profile",
-        got=f"one with the PNG chunk {(chunk or b'').decode()}, which only PNG can hold",
+        got=f"one with the PNG chunk {(chunk or b'').decode()}, which only PNG supports",
         remedy="write a .png instead",
     )
 
 
 def write_picture(path: Path, picture: Picture) -> None:
-    """Writes a picture in the format of the path's ending, whole or not at all.
+    """Writes a picture atomically, in the format of the path's suffix.
 
-    16 bits are kept in PNG and TIFF and rounded to 8 elsewhere. TIFF and BMP get no EXIF data.
+    PNG and TIFF keep 16 bits; other formats round them to 8. TIFF and BMP get no EXIF data.
 
     Raises:
-        UserError: what `check_writable` refuses.
+        UserError: see `check_writable` and `check_color`.
     """
     height, width = picture.color.shape[:2]
     kind = check_writable(path, height, width, alpha=picture.alpha is not None)
@@ -191,7 +191,7 @@ def write_picture(path: Path, picture: Picture) -> None:
     pixels = join_channels(picture, np.uint16 if deep else np.uint8)
     dpi = writable_resolution(picture, path)
     exif = writable_exif(picture.exif, dpi, kind, path)
-    profile = picture.profile if kind.gray or not picture.gray else None  # a gray one does not fit RGB
+    profile = picture.profile if kind.gray or not picture.gray else None  # a gray profile does not fit RGB
     with files.replacing(path) as file:
         if kind is TIFF:
             write_tiff(file, pixels, profile, dpi)
@@ -205,31 +205,31 @@ def write_picture(path: Path, picture: Picture) -> None:
 
 
 def writable_resolution(picture: Picture, path: Path) -> tuple[float, float] | None:
-    """Returns the resolution of a picture; None, with a word, for one that no format can hold."""
+    """Returns the resolution of a picture; drops one that no format can hold, with a message."""
     if picture.dpi is None or all(1 <= round(side) <= LARGEST_DPI for side in picture.dpi):
         return picture.dpi
-    console.say(f"{path}: a resolution of {picture.dpi[0]:g} x {picture.dpi[1]:g} dpi is left out")
+    console.say(f"{path}: a resolution of {picture.dpi[0]:g} x {picture.dpi[1]:g} dpi is dropped")
     return None
 
 
 def writable_exif(
     exif: bytes | None, dpi: tuple[float, float] | None, kind: Format, path: Path
 ) -> bytes | None:
-    """Returns the EXIF data that a format can hold; where it has no other place, with the resolution."""
+    """Returns the EXIF data that a format can hold, with the resolution if it has no other field for it."""
     if dpi is not None and not kind.dpi:
         exif = exif_data.with_resolution(exif, dpi)
     if exif is None or kind.exif == 0:
         return None
     if len(exif) > kind.exif:
         console.say(
-            f"{path}: its {len(exif):,} bytes of EXIF data do not fit into {kind.name}, and are left out"
+            f"{path}: its {len(exif):,} bytes of EXIF data do not fit into {kind.name} and are dropped"
         )
         return None
     return exif
 
 
 def png_chunks(picture: Picture, exif: bytes | None, dpi: tuple[float, float] | None) -> dict[bytes, bytes]:
-    """Returns the chunks between a PNG's header and its pixels; an ICC profile counts before sRGB."""
+    """Returns the chunks between a PNG's header and its pixels; an ICC profile replaces sRGB."""
     chunks = dict(picture.chunks)
     if picture.profile is not None:
         chunks.pop(b"sRGB", None)
@@ -242,7 +242,7 @@ def png_chunks(picture: Picture, exif: bytes | None, dpi: tuple[float, float] | 
 
 
 def join_channels(picture: Picture, dtype: type) -> np.ndarray:
-    """Returns [H,W,1 to 4] of gray or RGB, and alpha, in the depth asked for; RGB of that depth as it is."""
+    """Joins gray or RGB with alpha: [H,W,1 to 4] of `dtype`; RGB of that dtype is returned unchanged."""
     if picture.alpha is None and not picture.gray and picture.color.dtype == dtype:
         return picture.color
     height, width = picture.color.shape[:2]
@@ -262,7 +262,7 @@ def join_channels(picture: Picture, dtype: type) -> np.ndarray:
 def write_tiff(
     file: BinaryIO, samples: np.ndarray, profile: bytes | None, dpi: tuple[float, float] | None
 ) -> None:
-    """Writes [H,W,1 to 4] as TIFF; Pillow knows 16 bits of gray alone."""
+    """Writes [H,W,1 to 4] as TIFF; Pillow supports 16 bits only for gray."""
     import tifffile
 
     channels = samples.shape[-1]

@@ -1,6 +1,6 @@
-"""Writes PNG files of 8 or 16 bits with the chunks that say how their numbers are to be seen.
+"""Writes PNG files of 8 or 16 bits with the chunks that define their colours.
 
-Pillow knows 16 bits of gray alone, and reads or writes only some of these chunks.
+Pillow supports 16 bits only for gray, and reads or writes only some of these chunks.
 """
 
 import struct
@@ -15,10 +15,10 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # channels -> gray, gray with alpha, RGB, RGBA
 BLOCK = 256  # rows that are compressed at once
 
-# PNG, third edition, 11.3.2: which colours the numbers are, beside iCCP, which every format here can hold.
+# The chunks that define the colours (PNG 3, 11.3.2), except iCCP, which all formats here support.
 COLOR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"gAMA", b"cHRM", b"sRGB")
-LARGEST_CHUNK = 64  # bytes of one of them; cHRM has 32
-SRGB_CICP = bytes((1, 13, 0, 1))  # sRGB's primaries and curve, full range
+LARGEST_CHUNK = 64  # bytes; the longest of these, cHRM, has 32
+SRGB_CICP = bytes((1, 13, 0, 1))  # sRGB's primaries and transfer function, full range
 SRGB_GAMMA, GAMMA_TOLERANCE = 45_455, 455  # 1 / 2.2, and one percent of it
 SRGB_PRIMARIES = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)  # white, red, green, blue
 PRIMARIES_TOLERANCE = 500
@@ -40,9 +40,9 @@ def read_color_chunks(path: Path) -> dict[bytes, bytes]:
 
 
 def beyond_srgb(chunks: Mapping[bytes, bytes], profile: bytes | None) -> bytes | None:
-    """Returns the chunk by which a picture looks different from sRGB; None if the other formats can hold it.
+    """Returns the chunk whose colours only PNG can hold; None for sRGB or an ICC profile.
 
-    cICP counts before an ICC profile, that before sRGB, and that before gAMA and cHRM.
+    cICP takes precedence over an ICC profile, which takes precedence over sRGB, and sRGB over gAMA and cHRM.
     """
     cicp = chunks.get(b"cICP", SRGB_CICP)
     if cicp != SRGB_CICP:
@@ -72,14 +72,14 @@ def write_png(file: BinaryIO, samples: np.ndarray, chunks: Mapping[bytes, bytes]
 
 
 def compress_rows(samples: np.ndarray) -> Iterator[bytes]:
-    """Filters and compresses [H,W,C] as PNG wants them, a block of rows at a time."""
+    """Filters and compresses [H,W,C] for PNG, a block of rows at a time."""
     height, width, channels = samples.shape
     compressor = zlib.compressobj()
     above = np.zeros((1, width * channels * samples.dtype.itemsize), np.uint8)
     for start in range(0, height, BLOCK):
         rows = samples[start : start + BLOCK].astype(samples.dtype.newbyteorder(">"))
         rows = rows.view(np.uint8).reshape(-1, above.shape[1])
-        # Filter 2, "up": each row as the difference to the one above, which compresses better.
+        # Filter 2, "up", stores the difference to the row above, which compresses better.
         differences = np.diff(rows, axis=0, prepend=above)
         filtered = np.concatenate([np.full((len(rows), 1), 2, np.uint8), differences], axis=1)
         yield compressor.compress(filtered.tobytes())

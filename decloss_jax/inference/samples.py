@@ -1,8 +1,8 @@
-"""Samples of SRFlow for whole images: tiles with noise that belongs to the place, not to the tile.
+"""Samples of SRFlow for whole images, from tiles.
 
-The noise is a function of the seed, of the image's pixels and of the place in the image. So an image's sample
-does not depend on its name, on the images before it, on devices or on how it is cut, and two images with one
-seed do not share a pattern of noise.
+The noise is a function of the seed, of the image's pixels and of the position in the image. So a sample does
+not depend on the image's name, on earlier images, on devices or on tiles, and two images with one seed do not
+share a noise pattern.
 """
 
 import functools
@@ -31,13 +31,13 @@ from decloss_jax.ops.quantize import dequantize, quantize
 def choose_upscale(
     model: nn.Module, *, heat: float | None = None, seed: int | None = None, self_ensemble: bool = False
 ) -> Callable[..., np.ndarray]:
-    """Returns what makes SR images with a network: `sample` for SRFlow, else `upscale`, with its options.
+    """Returns the function that makes a network's SR images: `sample` for SRFlow, else `upscale`.
 
     Args:
         model: the network.
-        heat: of SRFlow's samples; by default 0.9, as in the paper's table of DIV2K x4.
-        seed: of SRFlow's samples; by default 0.
-        self_ensemble: for the others, average over eight flips and rotations.
+        heat: the heat of SRFlow's samples; by default 0.9, as in the paper's table for DIV2K x4.
+        seed: the seed of SRFlow's samples; by default 0.
+        self_ensemble: for the other networks, average over eight flips and rotations.
 
     Raises:
         UserError: an option that the network does not have.
@@ -73,29 +73,29 @@ def sample(
 ) -> np.ndarray:
     """Draws one SR image.
 
-    An image of odd sides is continued by reflection at the bottom and on the right, and the result cropped.
-    One larger than a tile is cut into tiles that overlap; of each, the middle is used. As the network sees
-    further than they overlap, the result differs from the whole image's near the seams (docs/upscaling.md).
+    An image with an odd side is padded by reflection at the bottom and on the right, and the result is
+    cropped. An image larger than a tile is cut into overlapping tiles, whose middle parts are used. The
+    receptive field exceeds the overlap, so the result differs from that of the whole image near the seams
+    (docs/upscaling.md).
 
     Args:
         model: an SRFlow.
         params: its parameters.
         low: [h,w,3], uint8, uint16, or floats in [0,1].
-        heat: tau, the standard deviation of the latents; 0 gives the one image of zero latents.
-        seed: of the noise.
-        tile: largest side of what the network sees at once, in LR pixels, a multiple of 4; by default chosen
-            from the memory that is free.
-        overlap: LR pixels seen beyond the used part of a tile, where there is a neighbour; by default 96.
-        shape: not used: each size of images is compiled by itself, since padding would change the values.
+        heat: tau, the standard deviation of the latents; 0 gives the image of zero latents.
+        seed: the seed of the noise.
+        tile: the side of a tile in LR pixels, a multiple of 4; by default chosen by the free memory.
+        overlap: LR pixels of context around the used part of a tile, where it has a neighbour; by default 96.
+        shape: unused; padding would change the values, so each image size is compiled separately.
         dtype: float32, not clipped; or uint8 or uint16, clipped and rounded.
-        devices: that share the tiles; by default all of this process.
-        advance: called with the number of LR pixels that have been done since the last call.
+        devices: the devices that share the tiles; by default all of this process.
+        advance: receives the number of LR pixels finished since the last call.
 
     Returns:
         [4h,4w,3] of `dtype`.
 
     Raises:
-        UserError: a heat below 0, a tile or an overlap that does not fit, or too little memory.
+        UserError: a heat below 0, an invalid tile or overlap, or too little memory.
     """
     checks.check_range("heat", heat, 0.0)
     devices = jax.local_devices() if devices is None else devices
@@ -146,7 +146,7 @@ def decode_tiles(
 
 @functools.partial(jax.jit, static_argnames="model")
 def sample_tiles(model: nn.Module, params: Any, low: Array, corners: Array, key: Array, heat: Array) -> Array:
-    """Draws tiles of one image: low [N,h,w,3] and their corners [N,2], in blocks, -> [N,4h,4w,3]."""
+    """Draws tiles of one image: low [N,h,w,3] and their corners [N,2] in blocks -> [N,4h,4w,3]."""
     rows, columns = (jnp.arange(side // BLOCK) for side in low.shape[1:3])
     draw = functools.partial(draw_latents, key, heat=heat)
     latents = jax.vmap(lambda corner: draw(corner[0] + rows, corner[1] + columns))(corners)
@@ -162,13 +162,13 @@ def paste(
     *,
     scale: int,
 ) -> int:
-    """Puts the used part of a tile in its place; returns its number of LR pixels.
+    """Copies the used part of a tile into the SR image; returns its number of LR pixels.
 
     Args:
-        sr: [s h,s w,3].
-        result: of a tile.
-        rows: in LR pixels the tile's first, and start and end of what is used of it (`tiles.cut`).
-        columns: the same across.
+        sr: the SR image [s h,s w,3].
+        result: the SR tile.
+        rows: the tile's first row, and the start and end of its used part, in LR pixels (`tiles.cut`).
+        columns: the same for columns.
         scale: s.
     """
     height, width = (side // scale for side in sr.shape[:2])

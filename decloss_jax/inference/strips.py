@@ -1,7 +1,7 @@
-"""A generator as one compiled program that makes the SR image in strips of rows.
+"""Compiles a generator into one program that makes the SR image in strips of rows.
 
-The features are extracted at once, at the size of the LR image. In a strip the activations behind them,
-s^2 times as large, stay in the processor's cache.
+All features are extracted at once, at the size of the LR image. The later activations are s^2 times as large;
+those of one strip stay in the processor's cache.
 """
 
 import functools
@@ -25,17 +25,17 @@ SMALLEST_STRIP = 16  # rows
 def apply_in_strips(
     model: Any, params: Any, low: Array, valid: Array, *, dtype: np.dtype
 ) -> tuple[Array, Array]:
-    """Applies a generator to padded images as if they were not padded.
+    """Applies a generator to padded images; the padding does not affect the result.
 
     Args:
         model: the generator.
         params: its parameters.
         low: [N,h,w,3] in [0,1].
-        valid: [N,2], height and width of the images themselves.
+        valid: [N,2], height and width of the images without padding.
         dtype: float32, not clipped; or uint8 or uint16, clipped and rounded.
 
     Returns:
-        [N,s h,s w,3] of `dtype`, right within s times the valid size; and [N], whether all of it is finite.
+        [N,s h,s w,3] of `dtype`, correct within s times the valid size; and [N], whether that part is finite.
     """
     features = apply_inside(model, params, low, valid, method="extract")
     divisor, height = geometry(model).divisor, features.shape[1]
@@ -60,8 +60,10 @@ def apply_in_strips(
 
 
 def apply_inside(model: nn.Module, params: Any, x: Array, valid: Array, *, method: str) -> Array:
-    """Applies a method, whose only neighbourhood operations are convolutions of stride 1 with zero padding,
-    to padded images [N,h,w,C] as if they had the heights and widths of `valid` [N,2]."""
+    """Applies a method to padded images [N,h,w,C] as if they had the heights and widths in `valid` [N,2].
+
+    The method's only operations on neighbourhoods must be convolutions of stride 1 with zero padding.
+    """
     height = x.shape[1]
 
     def zero_outside(convolve, args, kwargs, context):

@@ -1,7 +1,7 @@
 """Super-resolution of whole images: windows of one shape, spread over the devices.
 
-A window is a small image, or a tile of a large one. The images stay on the host; each device takes a window
-at a time, and works on the next while the host does what it likes with the last results.
+A window is a small image, or a tile of a large one. The images stay on the host. Each device processes one
+window at a time, and works on the next while the host uses the last results.
 """
 
 import itertools
@@ -25,11 +25,11 @@ from decloss_jax.ops.quantize import check_finite, dequantize, quantize
 T = TypeVar("T")
 
 FLOAT32 = np.dtype(np.float32)
-AHEAD = 1  # groups of windows that are on the devices while the results of another are used
+AHEAD = 1  # groups of windows on the devices while the host uses the results of another
 
 
 def no_report(pixels: int) -> None:
-    """Stands for a reader of the progress."""
+    """Ignores the progress."""
 
 
 def upscale(
@@ -47,33 +47,33 @@ def upscale(
 ) -> np.ndarray:
     """Super-resolves one image.
 
-    An image larger than a tile is cut into tiles that overlap, on the host; of each, the middle is used.
-    Where the overlap reaches the receptive radius the result equals the whole image's, up to rounding. When
-    the memory is exhausted the tiles are halved. Where RRDBNet at scale 1 or 2 needs sides that 4 or 2
-    divides, the image is continued by reflection at the bottom and on the right, and the result cropped.
+    An image larger than a tile is cut on the host into overlapping tiles, whose middle parts are used. If the
+    overlap reaches the receptive radius, the result equals that of the whole image up to rounding. If memory
+    runs out, the tiles are halved. RRDBNet at scale 1 or 2 needs sides divisible by 4 or 2; other images are
+    padded by reflection at the bottom and on the right, and the result is cropped.
 
     Args:
         model: the generator.
         params: its parameters; those of `on_local_devices` are not copied.
         low: [h,w,3], uint8, uint16, or floats in [0,1].
-        tile: largest side of what the network sees at once, in LR pixels, a multiple of 4; by default chosen
-            from the memory that is free (724 for EDSR-baseline where there is enough).
-        overlap: LR pixels seen beyond the used part of a tile, where there is a neighbour. By default the
+        tile: the side of a tile in LR pixels, a multiple of 4; by default chosen by the free memory (724 for
+            EDSR-baseline with enough memory).
+        overlap: LR pixels of context around the used part of a tile, where it has a neighbour; by default the
             receptive radius for EDSR, and less for RRDBNet (docs/upscaling.md).
-        shape: height and width to compile for when the image is smaller (`ops.padding.shared_shapes`); the
-            value does not depend on it.
+        shape: height and width to compile for if the image is smaller (`ops.padding.shared_shapes`); they do
+            not affect the values.
         self_ensemble: average over the eight flips and rotations of each tile.
         dtype: float32, not clipped; or uint8 or uint16, clipped and rounded, which takes less memory.
-        devices: that share the tiles; by default all of this process.
-        advance: called with the number of LR pixels that have been done since the last call; a negative one
-            when the memory was exhausted and the image is begun anew.
+        devices: the devices that share the tiles; by default all of this process.
+        advance: receives the number of LR pixels finished since the last call; negative if memory ran out and
+            the image starts again.
 
     Returns:
         [s h,s w,3] of `dtype`.
 
     Raises:
-        UserError: not an image, a tile or an overlap that does not fit, too little memory for any tile, or
-            values to be rounded that are not finite.
+        UserError: not an image, an invalid tile or overlap, too little memory for any tile, or values that
+            cannot be rounded because they are not finite.
     """
     checks.check(
         low.ndim == 3 and low.shape[-1] == 3 and low.size > 0,
@@ -104,17 +104,17 @@ def upscale_each(
     Args:
         model: the generator.
         params: its parameters.
-        read: returns an image by its index, as `low` of `upscale`.
+        read: returns an image by its index, in the form of `low` in `upscale`.
         sizes: height and width of each image.
         dtype: as in `upscale`.
-        devices: that share the images; by default all of this process.
+        devices: the devices that share the images; by default all of this process.
 
     Yields:
-        The index of an image and its SR image; images of one compiled shape follow each other. The devices
-        work on the next images meanwhile.
+        The index of an image and its SR image, grouped by compiled shape. Meanwhile the devices work on the
+        next images.
 
     Raises:
-        UserError: as `upscale`.
+        UserError: as in `upscale`.
     """
     devices = jax.local_devices() if devices is None else devices
     images = Images(read, sizes, shared_shapes(sizes))
@@ -122,7 +122,7 @@ def upscale_each(
 
 
 class Images(NamedTuple):
-    """What is super-resolved: reads an image by its index; all sizes; for each, the shape to pad it to."""
+    """The images to super-resolve: a reader by index, all sizes, and the padded shape for each size."""
 
     read: Callable[[int], np.ndarray]
     sizes: Sequence[Size]
@@ -136,8 +136,8 @@ class Network:
     Attributes:
         model: the generator.
         params: its parameters.
-        devices: that each take a window at a time.
-        dtype: of the results, as in `upscale`.
+        devices: the devices, each of which processes one window at a time.
+        dtype: the dtype of the results, as in `upscale`.
         self_ensemble: whether each window is averaged over its eight flips and rotations.
     """
 
@@ -148,15 +148,15 @@ class Network:
     self_ensemble: bool = False
 
     def on(self, devices: Sequence[jax.Device]) -> "Network":
-        """Puts the parameters on some of the devices."""
+        """Copies the parameters to some of the devices."""
         placed = jax.device_put(self.params, parallel.replicated(parallel.data_mesh(devices)))
         return replace(self, params=placed, devices=devices)
 
     def start(self, tiles: Sequence[np.ndarray], shape: Size) -> Iterable[np.ndarray]:
-        """Begins to super-resolve [h,w,3] floats, one on each device, padded to `shape`; does not wait.
+        """Starts to super-resolve [h,w,3] floats, one per device, padded to `shape`; does not wait.
 
         Returns:
-            An image [s H,s W,3] for each, whose first s h x s w pixels count.
+            An image [s H,s W,3] for each; its first s h x s w pixels are valid.
         """
         if self.self_ensemble:
             return average_over_symmetries(replace(self, self_ensemble=False, dtype=FLOAT32), tiles, shape)
@@ -168,7 +168,7 @@ class Network:
         return self.fetch(sr, finite)
 
     def fetch(self, sr: Array, finite: Array) -> Iterator[np.ndarray]:
-        """Yields the images when they are there."""
+        """Waits for the images and yields them."""
         check_finite(self.dtype == FLOAT32 or bool(np.all(finite)))
         yield from np.asarray(sr)
 
@@ -194,7 +194,7 @@ def upscale_images(
     overlap: int | None = None,
     advance: Callable[[int], None] = no_report,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields index and SR image of each image; begins the unfinished anew when the memory is exhausted."""
+    """Yields the index and SR image of each image; restarts unfinished images if memory runs out."""
     tile, overlap = choose_tiles(network.model, tile, overlap, network.devices)
     unfinished, done = dict(enumerate(images.sizes)), 0
 
@@ -216,14 +216,14 @@ def upscale_images(
             tried = min(tile, max(map(max, unfinished.values())))
             tile, overlap = halve_tiles(tried, overlap, error)
             console.say(
-                f"not enough memory for {tried} LR pixels at once: going on with tiles of {tile} "
+                f"not enough memory for {tried} LR pixels at once: continuing with tiles of {tile} "
                 f"that overlap by {overlap}"
             )
             report(-done)
 
 
 class Window(NamedTuple):
-    """A part of an image, in LR pixels: for rows and columns the start, and start and end of what is used."""
+    """A part of an image. Rows and columns have a start, and start and end of the used part, in LR pixels."""
 
     image: int
     rows: tuple[int, int, int]
@@ -236,7 +236,7 @@ def plan_windows(
     """Cuts images into windows; lists those of each compiled shape, image by image."""
     plan: dict[Size, list[Window]] = {}
     for index, size in sizes.items():
-        # Windows start and end at multiples of the divisor when the whole image does.
+        # With sides rounded up to the divisor, windows start and end at its multiples.
         height, width = (side + -side % divisor for side in size)
         shape = choose_window((height, width), shapes[size], tile, overlap, divisor)
         parts = itertools.product(cut(height, shape[0], overlap), cut(width, shape[1], overlap))
@@ -250,7 +250,7 @@ def upscale_windows(
     plan: Mapping[Size, Sequence[Window]],
     advance: Callable[[int], None],
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Super-resolves windows, group by group; yields index and SR image as soon as an image is complete."""
+    """Super-resolves windows, group by group; yields the index and SR image of each complete image."""
     left = Counter(window.image for windows in plan.values() for window in windows)
     canvases: dict[int, Canvas] = {}
 
@@ -274,7 +274,7 @@ def upscale_windows(
 
 
 def ahead(items: Iterable[T], count: int) -> Iterator[T]:
-    """Yields items in order, each when `count` more have been taken."""
+    """Yields items in order, each after `count` more have been taken from the source."""
     waiting: deque[T] = deque()
     for item in items:
         waiting.append(item)
@@ -284,19 +284,19 @@ def ahead(items: Iterable[T], count: int) -> Iterator[T]:
 
 
 class Canvas(NamedTuple):
-    """An image at work: [h',w',3] continued by reflection, and the SR image [s h,s w,3] that fills up."""
+    """An image in progress: the padded LR image [h',w',3], and the SR image [s h,s w,3] to fill."""
 
     low: np.ndarray
     sr: np.ndarray
     scale: int
 
     def cut_out(self, window: Window, shape: Size) -> np.ndarray:
-        """Returns what a window shows of the image, floats, at most of `shape`."""
+        """Returns a window of the image as floats, at most of size `shape`."""
         top, left = window.rows[0], window.columns[0]
         return dequantize(self.low[top : top + shape[0], left : left + shape[1]])
 
     def paste(self, window: Window, result: np.ndarray) -> int:
-        """Puts the used part of a window's result in its place; returns its number of LR pixels."""
+        """Copies the used part of a window's result into the SR image; returns its number of LR pixels."""
         row, top, bottom = window.rows
         column, left, right = window.columns
         bottom, right = (
@@ -312,7 +312,7 @@ class Canvas(NamedTuple):
 
 
 def open_canvas(network: Network, low: np.ndarray) -> Canvas:
-    """Continues an image to multiples of the divisor, and makes room for its SR image."""
+    """Pads an image by reflection to multiples of the divisor, and allocates its SR image."""
     scale, divisor = network.model.scale, geometry(network.model).divisor
     height, width = low.shape[:2]
     low = np.pad(low, ((0, -height % divisor), (0, -width % divisor), (0, 0)), mode="reflect")

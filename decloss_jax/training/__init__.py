@@ -1,9 +1,10 @@
 """Two-stage training.
 
-- `loop`: the run, from wherever its workdir stands
-- `plan`: what a config names, and the one desk where its numbers are checked
-- `step`, `micro_batches`: one update, compiled once for each stage
-- `terms`, `adversary`: the terms of Eq. 26 and the discriminator, made from a config
-- `state`, `optim`: what is carried from step to step, and the learning rate
-- `finite`, `validation`: what is refused, and what is measured on the way
+- `loop`: runs both stages, from the beginning or from the last checkpoint
+- `plan`: checks a config and builds everything it names
+- `step`, `micro_batches`: one update, compiled once per stage
+- `terms`, `adversary`: the terms of Eq. 26 and the discriminator, built from a config
+- `state`, `optim`: the state of training, Adam and the learning rate
+- `finite`: refuses values that are not finite
+- `validation`: PSNR and sample strips during training
 """

@@ -1,4 +1,4 @@
-"""The other side of a GAN or RaGAN term: the discriminator, how it judges, and what either side wants."""
+"""The discriminator of a GAN or RaGAN term, its batch statistics, and the losses of both networks."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from decloss_jax.weights.torch_reader import read_torch, refusals_as_user_errors
 
 
 class Game(NamedTuple):
-    """The losses of both sides, as functions of (real logits, fake logits)."""
+    """The losses of generator and discriminator, as functions of (real logits, fake logits)."""
 
     generator_loss: Callable[[Array, Array], Array]
     discriminator_loss: Callable[[Array, Array], Array]
@@ -29,7 +29,7 @@ GAMES: dict[str, Game] = {
     "ragan": Game(adversarial.ragan_generator_loss, adversarial.ragan_discriminator_loss),
 }
 
-# Judges images [N,H,W,3] in training mode: (variables, images) -> (logits [N,1], moved running statistics).
+# Judges images [N,H,W,3] in training mode: (variables, images) -> (logits [N,1], updated running statistics).
 Judge = Callable[[Mapping[str, Any], Array], tuple[Array, Any]]
 
 
@@ -40,8 +40,8 @@ class Adversary(NamedTuple):
         term: "gan" or "ragan", the name of the generator's term.
         game: both losses.
         model: the network.
-        judge: the network in training mode, with the batch statistics that the config asks for.
-        learning_rate_ratio: its learning rate over the generator's.
+        judge: the network in training mode, with the batch statistics of the config.
+        learning_rate_ratio: its learning rate divided by the generator's.
     """
 
     term: str
@@ -56,7 +56,7 @@ class Adversary(NamedTuple):
         """Judges hr, then sr, each as a batch of its own.
 
         Returns:
-            L_D; and the logits of hr, the running statistics, scalars for the journal.
+            L_D; and the logits of hr, the running statistics, and scalars for the journal.
         """
         real, batch_stats = self.judge({"params": params, "batch_stats": batch_stats}, hr)
         fake, batch_stats = self.judge({"params": params, "batch_stats": batch_stats}, sr)
@@ -71,22 +71,22 @@ class Adversary(NamedTuple):
 
 
 def global_statistics(model: VGGDiscriminator, mesh: Mesh) -> Judge:
-    """Judges with batch statistics over the global batch, the same on any number of devices."""
+    """Judges with batch statistics over the global batch, so that the number of devices does not matter."""
 
     def judge(variables: Mapping[str, Any], images: Array) -> tuple[Array, Any]:
-        logits, moved = model.apply(variables, images, train=True, mutable=["batch_stats"])
-        return logits, moved["batch_stats"]
+        logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        return logits, updated["batch_stats"]
 
     return judge
 
 
 def device_statistics(model: VGGDiscriminator, mesh: Mesh) -> Judge:
-    """Judges with batch statistics of each device's share (BasicSR's on several GPUs); their mean is kept."""
+    """Judges with batch statistics per device, as BasicSR on several GPUs; the running ones are averaged."""
     of_batch = global_statistics(model, mesh)
 
     def of_shard(variables: Mapping[str, Any], images: Array) -> tuple[Array, Any]:
-        logits, moved = of_batch(variables, images)
-        return logits, jax.lax.pmean(moved, parallel.DATA_AXIS)
+        logits, updated = of_batch(variables, images)
+        return logits, jax.lax.pmean(updated, parallel.DATA_AXIS)
 
     split = PartitionSpec(parallel.DATA_AXIS)
     return jax.shard_map(
@@ -101,10 +101,10 @@ STATISTICS: dict[str, Callable[[VGGDiscriminator, Mesh], Judge]] = {
 
 
 def build_adversary(config: Any, stage: str, mesh: Mesh) -> Adversary | None:
-    """Builds the discriminator that `config.STAGE.weights` asks for; None without an adversarial term.
+    """Builds the discriminator for `config.STAGE.weights`; None without an adversarial term.
 
     Raises:
-        UserError: two adversarial terms, crops that no discriminator fits, an unknown kind of statistics.
+        UserError: two adversarial terms, a crop size that does not fit, or an unknown kind of statistics.
     """
     terms = [name for name in GAMES if config[stage].weights.get(name)]
     if not terms:
@@ -130,10 +130,10 @@ def build_adversary(config: Any, stage: str, mesh: Mesh) -> Adversary | None:
 
 
 def read_variables(config: Any, model: VGGDiscriminator) -> Mapping[str, Any] | None:
-    """Reads the discriminator's variables from `config.discriminator.init_from`; None where that is not set.
+    """Reads the discriminator's variables from `config.discriminator.init_from`; None if that is empty.
 
     Raises:
-        UserError: a file of another network, or of another size.
+        UserError: a file of another network or of another size.
     """
     path = config.discriminator.init_from
     if not path:
@@ -141,19 +141,19 @@ def read_variables(config: Any, model: VGGDiscriminator) -> Mapping[str, Any] | 
     with refusals_as_user_errors(path, "weights of a discriminator"):
         theirs, variables = discriminator_variables(read_torch(path))
     stages = count_stages(model.input_size, model.stages)
-    smallest = model.input_size >> stages << stages  # of the patches that leave the same map
+    smallest = model.input_size >> stages << stages  # the smallest patch with the same final map
     for name, here in {"features": model.features, "input_size": smallest, "stages": stages}.items():
         checks.check(
             getattr(theirs, name) == here,
             f"discriminator.init_from {path}",
             expected=f"a discriminator with {name} {here}",
             got=getattr(theirs, name),
-            remedy="make discriminator.features and data.crop_size (its input_size) the file's",
+            remedy="set discriminator.features and data.crop_size (its input_size) to those of the file",
         )
     return variables
 
 
 def draw_variables(model: VGGDiscriminator, seed: int) -> Mapping[str, Any]:
-    """Draws the discriminator's parameters from the seed, apart from the generator's."""
+    """Draws the discriminator's variables from the seed, independently of the generator's."""
     images = jnp.zeros((1, model.input_size, model.input_size, 3), jnp.float32)
     return model.init(jax.random.fold_in(jax.random.key(seed), 1), images)

@@ -1,4 +1,4 @@
-"""Refuses numbers that are not finite, before a checkpoint can hold them."""
+"""Refuses values that are not finite, before a checkpoint can hold them."""
 
 from typing import Any, NoReturn
 
@@ -11,17 +11,17 @@ from decloss_jax.training.state import TrainState
 
 
 class NonFiniteLoss(checks.UserError):
-    """Training came to a loss or a gradient that is not a finite number."""
+    """A loss, a gradient or the state of training is not finite."""
 
 
 @jax.jit
 def are_finite(tree: Any) -> Any:
-    """Tells of each array whether all its numbers are finite; compiled once for each kind of state."""
+    """Tells for each array whether all its values are finite; compiled once for each kind of state."""
     return jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), tree)
 
 
 def check_finite(step: int, metrics: dict[str, Array], *, stage: str, saved: int | None) -> None:
-    """Raises `NonFiniteLoss` that names the first term that is not finite."""
+    """Raises `NonFiniteLoss`, which names the first term that is not finite."""
     if metrics["finite"]:
         return
     losses = [name for name in metrics if name.startswith("loss/") and name != "loss/total"]
@@ -36,7 +36,7 @@ def check_finite(step: int, metrics: dict[str, Array], *, stage: str, saved: int
 
 
 def check_finite_state(step: int, state: TrainState, *, stage: str, saved: int | None) -> None:
-    """Raises `NonFiniteLoss` that names the first array of the state with a number that is not finite."""
+    """Raises `NonFiniteLoss`, which names the first array of the state with a value that is not finite."""
     for path, is_finite in jax.tree_util.tree_leaves_with_path(jax.device_get(are_finite(state))):
         if not is_finite:
             name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -47,7 +47,7 @@ def check_finite_state(step: int, state: TrainState, *, stage: str, saved: int |
 def refuse_numbers(
     name: str, step: int, stage: str, *, got: object, saved: int | None, to_lower: str
 ) -> NoReturn:
-    """Raises `NonFiniteLoss`."""
+    """Raises `NonFiniteLoss` with the step, the kept checkpoint and the remedy."""
     kept = f"no checkpoint of {stage} yet" if saved is None else f"the checkpoint of step {saved} is kept"
     raise NonFiniteLoss(
         f"{name} at step {step} ({stage}): expected finite numbers, got {got}; {kept}: lower "

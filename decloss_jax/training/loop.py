@@ -1,4 +1,4 @@
-"""The training run: stage 1, then stage 2, going on from wherever the workdir stands."""
+"""The training run: stage 1, then stage 2, resumed from the last checkpoint in the workdir."""
 
 import contextlib
 import functools
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
 __all__ = ["NonFiniteLoss", "Stopped", "run"]
 
-# Steps that may be under way on the devices before the loss of the oldest is looked at.
+# Steps that may be in progress on the devices before the loss of the oldest is checked.
 STEPS_IN_FLIGHT = 2
-# Batches that are put on the devices before their step comes.
+# Batches that are copied to the devices before their step.
 BATCHES_AHEAD = 2
 
 
 class Stopped(Exception):
-    """The run was asked to stop and has saved its state; the same call goes on from there.
+    """The run was asked to stop and has saved its state; the same call resumes it.
 
     Attributes:
-        by_keyboard: by Ctrl-C, and not by SIGTERM.
+        by_keyboard: whether Ctrl-C stopped it, and not SIGTERM.
     """
 
     def __init__(self, where: str, stop: StopRequest):
@@ -50,7 +50,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """What all stages share: the config, what it names, and the open images."""
+    """The parts that all stages share: the config, its plan, and the open images."""
 
     config: ConfigDict
     workdir: Path
@@ -62,7 +62,7 @@ class Run:
 
 @dataclass(frozen=True)
 class StageRun:
-    """A stage under way: where it writes, and whether any process has been asked to stop."""
+    """A stage in progress: its outputs, and whether any process has been asked to stop."""
 
     run: Run
     stage: Stage
@@ -72,12 +72,12 @@ class StageRun:
 
 
 def run(config: ConfigDict, workdir: str | Path) -> None:
-    """Trains what `config` describes in `workdir`, from its last checkpoint if there is one.
+    """Trains the network of `config` in `workdir`, from its last checkpoint if it has one.
 
-    Whatever can be refused is refused before anything is written, cheap checks first.
+    All checks precede the first write, cheap ones first.
 
     Raises:
-        UserError: a config that cannot be run, data that cannot be read, a workdir of another run.
+        UserError: a config that cannot be run, data that cannot be read, or a workdir of another run.
         NonFiniteLoss: training diverged; the last good checkpoint is kept.
         Stopped: SIGTERM or Ctrl-C; the state has been saved.
     """
@@ -122,7 +122,7 @@ def open_batches(config: ConfigDict, images: PairedImages) -> "grain.MapDataset"
 
 
 def train_stages(this: Run, params: Any) -> None:
-    """Trains the stages from the last one that has a checkpoint, or from `params`, to the end."""
+    """Trains the stages to the end, from the last one that has a checkpoint, or from `params`."""
     config, plan = this.config, this.plan
     with contextlib.ExitStack() as resources:
         saved = {
@@ -139,7 +139,7 @@ def train_stages(this: Run, params: Any) -> None:
 
 
 def train_stage(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: Any) -> Any:
-    """Trains one stage to its end, from its newest checkpoint or from `params`; returns those it hands on."""
+    """Trains one stage to its end, from its newest checkpoint or from `params`; returns the final params."""
     state, done = begin(this, stage, saved, params)
     unevaluated = saved.unevaluated(done)
     if done == stage.last_step and unevaluated is None:
@@ -161,7 +161,7 @@ def train_stage(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, par
 
 
 def train_steps(under_way: StageRun, state: TrainState, done: int) -> TrainState:
-    """Does the updates from `done` + 1 to the stage's last; returns the state after them."""
+    """Does the updates from `done` + 1 to the last of the stage; returns the state after them."""
     this, stage, saved = under_way.run, under_way.stage, under_way.saved
     config, silent = this.config, not parallel.is_first_process()
     steps = stage.last_step - stage.first_step
@@ -190,7 +190,7 @@ def train_steps(under_way: StageRun, state: TrainState, done: int) -> TrainState
                 record |= rate.values()
             advance(f"loss {record['loss/total']:.5g}" if logging else "")
             conclude(under_way, state, step, record, evaluating=evaluating, saving=saving)
-            if logging or saving or step == done + 1:  # the first step was compiled
+            if logging or saving or step == done + 1:  # the first step includes compilation
                 rate.restart()
             if stopping and not last:
                 raise Stopped(f"at step {step}, state saved", this.stop)
@@ -207,19 +207,20 @@ def conclude(
     saving: bool,
     resumed: bool = False,
 ) -> None:
-    """Evaluates, writes the journal's line and saves, each where it is due.
+    """Evaluates, writes the journal line and saves, each if it is due.
 
     Args:
         under_way: the stage.
         state: the state after the update.
-        step: its number.
-        record: what the journal is to say of it; empty when nothing is.
-        evaluating, saving: what is due.
-        resumed: the step's checkpoint is there, and only its evaluation was cut off.
+        step: the number of the update.
+        record: the journal record of the step; empty if it is not logged.
+        evaluating: whether an evaluation is due.
+        saving: whether a checkpoint is due.
+        resumed: whether the step has a checkpoint, and only its evaluation was interrupted.
 
     Raises:
-        NonFiniteLoss: a state that is not to be saved.
-        Stopped: in the evaluation; the next start finishes it.
+        NonFiniteLoss: a state that must not be saved.
+        Stopped: during the evaluation; the next start finishes it.
     """
     stage, saved = under_way.stage, under_way.saved
     quality = evaluate(under_way, state, step) if evaluating else {}
@@ -237,7 +238,7 @@ def conclude(
 
 
 def begin(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: Any) -> tuple[TrainState, int]:
-    """Returns the state from which the stage goes on, and its step."""
+    """Returns the state from which the stage starts or resumes, and its step."""
     plan, step = this.plan, saved.latest_step()
     if step is None:
         state = start_stage(
@@ -252,16 +253,17 @@ def begin(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: A
         )
         return state, stage.first_step
     if step < stage.last_step:
-        parallel.say(f"{stage.name}: going on from the checkpoint of step {step}")
+        parallel.say(f"{stage.name}: resuming from the checkpoint of step {step}")
     averaged = this.config.ema_decay > 0
     abstract = abstract_state(plan.model, plan.optimizer, stage.discriminator, averaged)
     return saved.restore(step, abstract, parallel.replicated(plan.mesh)), step
 
 
 def evaluate(under_way: StageRun, state: TrainState, step: int) -> dict[str, float] | None:
-    """Measures the generator on the validation images, where there are any; each process does it alike.
+    """Measures the generator on the validation images, if any; every process does the same.
 
-    None when the run is to stop, which is asked between images: a scheduler may not wait for all of them.
+    Returns None if the run was asked to stop. It checks this between images, because a scheduler may not wait
+    for all of them.
     """
     this = under_way.run
     if len(this.validation) == 0:
@@ -278,7 +280,7 @@ def evaluate(under_way: StageRun, state: TrainState, step: int) -> dict[str, flo
 
 
 class Rate:
-    """The speed of training since the last restart; saving and measuring do not count."""
+    """The speed of training since the last restart, without saves and evaluations."""
 
     def __init__(self, batch_size: int):
         self._batch_size = batch_size

@@ -1,8 +1,8 @@
-"""A few images at a time: a micro-batch bounds the memory of the networks, and the result is unchanged.
+"""Micro-batches: they bound the memory of the networks and do not change the result.
 
-Each device cuts its own share of the batch into micro-batches and takes them through a network one after
-another, in a loop of fixed length, so that it holds the activations of one at a time. What mixes images
-(DECLoss, a discriminator's batch norms) is outside and sees the whole batch.
+Each device cuts its own share of the batch into micro-batches and passes them through a network one after
+another, in a loop of fixed length, so that it holds the activations of only one. Operations that mix images
+(DECLoss, a discriminator's batch norms) are outside the loop and see the whole batch.
 """
 
 from collections.abc import Callable
@@ -26,21 +26,21 @@ def cut(images: Array, size: int) -> Array:
 
 
 def in_micro_batches(network: Network, size: int | None, mesh: Mesh) -> Network:
-    """Returns `network` taking `size` images of each device at a time; None: all at once.
+    """Makes `network` process `size` images per device at a time; None: all at once.
 
-    The backward pass computes each micro-batch's activations anew, then its gradient; the gradients of the
-    parameters add up on each device and are summed over the devices once, behind the loop.
+    The backward pass recomputes each micro-batch's activations before its gradient. The gradients of the
+    parameters are summed on each device, and over the devices only once, after the loop.
 
     Args:
-        network: (params, [N,h,w,C]) -> [N,H,W,C], image by image.
-        size: divides the number of images of a device.
-        mesh: over which N is split.
+        network: (params, [N,h,w,C]) -> [N,H,W,C]; it treats each image independently.
+        size: a divisor of the number of images per device.
+        mesh: the devices over which N is split.
     """
     if size is None:
         return network
 
     def of_share(params: Any, images: Array) -> Array:
-        # Without this the gradients would be summed over the devices in each turn of the loop.
+        # Without this the gradients would be summed over the devices in each iteration.
         params = lax.pcast(params, parallel.DATA_AXIS, to="varying")
         of_part = jax.checkpoint(lambda part: network(params, part), prevent_cse=False)
         outputs = lax.map(of_part, cut(images, size))
@@ -50,14 +50,14 @@ def in_micro_batches(network: Network, size: int | None, mesh: Mesh) -> Network:
 
 
 def mean_over_micro_batches(value: Value, size: int | None, mesh: Mesh) -> Value:
-    """Returns `value`, a mean over images, taking `size` images of each device at a time; None: all at once.
+    """Makes `value`, a mean over images, process `size` images per device at a time; None: all at once.
 
-    Each turn of the loop computes a value and its gradient with respect to SR; nothing is computed twice.
+    Each iteration computes a value and its gradient with respect to SR; nothing is computed twice.
 
     Args:
-        value: (frozen arrays, sr [N,H,W,C], hr [N,H,W,C]) -> scalar; no gradient flows into the others.
-        size: divides the number of images of a device.
-        mesh: over which N is split.
+        value: (frozen arrays, sr [N,H,W,C], hr [N,H,W,C]) -> scalar; only sr gets a gradient.
+        size: a divisor of the number of images per device.
+        mesh: the devices over which N is split.
     """
     if size is None:
         return value
@@ -68,7 +68,7 @@ def mean_over_micro_batches(value: Value, size: int | None, mesh: Mesh) -> Value
 
         values, slopes = lax.map(of_part, (cut(lax.stop_gradient(sr), size), cut(hr, size)))
         slope = slopes.reshape(sr.shape) / len(values)
-        # The last summand is 0 and gives the mean the gradient that is known already.
+        # The second term is 0; its gradient is the one already computed.
         mean = values.mean() + jnp.vdot(slope, sr - lax.stop_gradient(sr))
         return lax.pmean(mean, parallel.DATA_AXIS)
 

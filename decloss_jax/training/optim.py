@@ -10,7 +10,7 @@ from decloss_jax import checks
 
 
 def cosine(stage: Mapping[str, Any]) -> optax.Schedule:
-    """Half a cosine from the peak to 0, beginning when the warm-up ends, in `restarts` + 1 equal cycles.
+    """Half a cosine from the peak to 0 after the warm-up, in `restarts` + 1 equal cycles.
 
     The peak of cycle k is peak restart_gamma^k (SGDR, Loshchilov and Hutter 2017).
     """
@@ -33,14 +33,14 @@ def multistep(stage: Mapping[str, Any]) -> optax.Schedule:
     return optax.piecewise_constant_schedule(stage["learning_rate"], factors)
 
 
-# Of a stage: updates done in it -> learning rate, without the warm-up.
+# Each maps a stage to a function of the updates done in it -> learning rate, without the warm-up.
 SCHEDULES = {"cosine": cosine, "constant": constant, "multistep": multistep}
 
 
 def build_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformation:
     """Builds Adam without its learning rate, which the step takes from the schedule.
 
-    With `gradient_clip_norm`, gradients g become g min(1, norm / |g|) first, |g| over all parameters.
+    With `gradient_clip_norm`, gradients g first become g min(1, norm / |g|), with |g| over all parameters.
     """
     adam = optax.scale_by_adam(b1=config["adam_b1"], b2=config["adam_b2"], eps=config["adam_eps"])
     largest = config.get("gradient_clip_norm")
@@ -50,8 +50,8 @@ def build_optimizer(config: Mapping[str, Any]) -> optax.GradientTransformation:
 def build_schedule(stage: Mapping[str, Any], name: str) -> optax.Schedule:
     """Builds the learning rate of a stage as a function of the updates done in it.
 
-    In a warm-up of w updates, update t = 1..w has the rate peak t/w, as in BasicSR, so that the first one
-    moves. A cosine begins behind the warm-up; milestones count from the beginning of the stage.
+    In a warm-up of w updates, update t = 1..w has the rate peak t/w, as in BasicSR; the first rate is not 0.
+    A cosine begins after the warm-up; milestones count from the beginning of the stage.
 
     Args:
         stage: `config.pretrain` or `config.finetune`.

@@ -1,4 +1,4 @@
-"""What a config names, checked before anything is read or written."""
+"""Checks a config and builds everything it names, before an image is read or anything is written."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from decloss_jax.training.step import TrainStep, make_train_step
 from decloss_jax.training.terms import active_weights, build_terms
 from decloss_jax.workdir.checkpoint import STAGES
 
-# Numbers that have to be above 0, where they are set.
+# Numbers that must be above 0 if they are set.
 POSITIVE = (
     "data.crop_size",
     "adam_eps",
@@ -37,7 +37,7 @@ POSITIVE = (
     "eval_every_steps",
     "checkpoint_every_steps",
 )
-# The smallest and the largest value.
+# Field -> smallest and largest value.
 RANGES = {
     "seed": (0, 2**32 - 1),
     "data.threads": (0, math.inf),
@@ -51,19 +51,19 @@ RANGES = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: updates first_step + 1 to last_step of the run, and the function that does one."""
+    """One stage: updates first_step + 1 to last_step of the run, and the function for one update."""
 
     name: str
     first_step: int
     last_step: int
     train_step: TrainStep
     discriminator: VGGDiscriminator | None
-    its_variables: Mapping[str, Any] | None  # with which the discriminator begins; None: drawn from the seed
+    its_variables: Mapping[str, Any] | None  # the discriminator's initial variables; None: from the seed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a config names, before anything is read or written."""
+    """Everything that a config names."""
 
     mesh: Mesh
     model: nn.Module
@@ -74,19 +74,19 @@ class Plan:
 
 
 def make_plan(config: ConfigDict) -> Plan:
-    """Builds what a config names without reading an image; nothing is written.
+    """Builds everything that a config names; reads no image and writes nothing.
 
     Raises:
-        UserError: whatever of the config cannot be run.
+        UserError: a config that cannot be run.
     """
     mesh = parallel.data_mesh()
     check_values(config, mesh)
     checks.check(
         config.model.name != "srflow",
         "model.name",
-        expected="a network that is trained through its SR images",
-        got="srflow, which has no term for its likelihood here",
-        remedy="choose edsr or rrdb; evaluate.py and upscale take files of SRFlow",
+        expected="a network that losses on SR images can train",
+        got="srflow, whose likelihood loss is not implemented",
+        remedy="choose edsr or rrdb; evaluate.py and upscale accept files of SRFlow",
     )
     model, optimizer = build_model(config.model), build_optimizer(config)
     images, validation = (
@@ -96,10 +96,10 @@ def make_plan(config: ConfigDict) -> Plan:
 
 
 def check_values(config: ConfigDict, mesh: Mesh) -> None:
-    """Checks the numbers of a config; names and the sizes of networks are checked by what they name.
+    """Checks the numbers of a config; the builders check names and the sizes of networks.
 
     Raises:
-        UserError: a number that is not finite or out of its range, or two that do not fit together.
+        UserError: a number that is not finite or out of range, or two that do not fit together.
     """
     fields = {field: value for field, value in flatten(config.to_dict()).items() if value is not None}
     for field, value in fields.items():
@@ -141,7 +141,7 @@ def check_schedule(stage: Mapping[str, Any], name: str) -> None:
     checks.check(
         milestones == sorted(set(milestones)) and all(each > 0 for each in milestones),
         f"{name}.milestones",
-        expected="rising numbers of updates above 0",
+        expected="increasing numbers of updates above 0",
         got=milestones,
         remedy=f"change --config.{name}.milestones",
     )
@@ -157,12 +157,12 @@ def check_schedule(stage: Mapping[str, Any], name: str) -> None:
 def plan_stages(
     config: ConfigDict, model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> list[Stage]:
-    """Builds the stages that have steps; with `init_from`, stage 2 alone.
+    """Builds the stages that have steps; with `init_from`, only stage 2.
 
-    Each step is traced on shapes, so that a mistake in stage 2 is not found after all of stage 1.
+    Each step is traced on shapes, so that a mistake in stage 2 is found before stage 1 starts.
 
     Raises:
-        UserError: whatever is wrong with a stage.
+        UserError: a stage that cannot be run.
     """
     stages: list[Stage] = []
     done = 0
@@ -193,8 +193,8 @@ def plan_stages(
     checks.check(
         bool(stages),
         "steps of the stages",
-        expected="a step to do",
-        got="finetune.steps 0, and init_from leaves stage 1 out" if config.init_from else "0 in both",
+        expected="at least one step",
+        got="finetune.steps 0, and init_from skips stage 1" if config.init_from else "0 in both",
         remedy="set --config.pretrain.steps or --config.finetune.steps",
     )
     return stages
@@ -203,13 +203,13 @@ def plan_stages(
 def check_generator_is_trained(
     config: ConfigDict, stage: str, adversary: Adversary | None, *, trained: bool
 ) -> None:
-    """Raises `UserError` for a stage that would set a discriminator against an untrained generator."""
+    """Raises `UserError` for a stage that would train a discriminator against an untrained generator."""
     checks.check(
         adversary is None or trained or bool(config.init_from) or config.discriminator.untrained_generator,
         f"{stage} with an adversarial term",
         expected="a generator that stage 1 has trained",
         got="no stage 1 and no init_from",
-        remedy="set --config.init_from to a run or a file of weights (or, to start from nothing, "
+        remedy="set --config.init_from to a run or a file of weights (or, to start from random weights, "
         "--config.discriminator.untrained_generator=True)",
     )
 

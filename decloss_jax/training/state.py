@@ -1,4 +1,4 @@
-"""What training carries from step to step and what a checkpoint holds."""
+"""The state of training, which passes from step to step and is saved in checkpoints."""
 
 import functools
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ class DiscriminatorState:
 
     Attributes:
         params: its parameters.
-        batch_stats: running statistics of its batch norms; evaluation uses them, training only moves them.
+        batch_stats: running statistics of its batch norms; training updates them but does not use them.
         opt_state: Adam's moments.
     """
 
@@ -46,8 +46,8 @@ class TrainState:
         step: updates done, counted over both stages, int32 scalar.
         params: parameters of the generator.
         opt_state: Adam's moments.
-        discriminator: its state, in a stage with an adversarial term.
-        ema: the exponential moving average of `params`, when the config asks for one.
+        discriminator: the discriminator's state, in a stage with an adversarial term.
+        ema: the exponential moving average of `params`, if `ema_decay` is above 0.
     """
 
     step: Array
@@ -58,7 +58,7 @@ class TrainState:
 
     @property
     def generator(self) -> Any:
-        """The parameters that are evaluated and handed on: the moving average where there is one."""
+        """The parameters for evaluation and for the next stage: the moving average, if the state has one."""
         return self.params if self.ema is None else self.ema
 
 
@@ -69,15 +69,15 @@ def draw_params(model: nn.Module, seed: int) -> Any:
 
 
 def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
-    """Returns the parameters with which the run begins, one copy on each device of the mesh.
+    """Returns the initial parameters of the run, one copy on each device of the mesh.
 
-    Drawn from the seed, or taken from `config.init_from`: a workdir (the end of its stage 1 where it has one)
-    or a file of weights. If a file does not record EDSR's residual scale, `config.model.res_scale` supplies
-    it.
+    They are drawn from the seed, or loaded from `config.init_from`: a workdir (the end of its stage 1, if it
+    has one) or a file of weights. If a file does not record EDSR's residual scale, `config.model.res_scale`
+    supplies it.
 
     Raises:
-        UserError: weights that do not fit the model; the message names the first that does not, or the
-            attribute that differs.
+        UserError: weights that do not fit the model; the message names the first wrong one or the attribute
+            that differs.
     """
     draw = functools.partial(draw_params, model, config.seed)
     source = config.init_from
@@ -98,9 +98,9 @@ def initial_params(config: ConfigDict, model: nn.Module, mesh: Mesh) -> Any:
 
 
 def check_same_network(source: str, theirs: nn.Module, ours: nn.Module) -> None:
-    """Raises `UserError` for an attribute that changes what the network computes but no shape: res_scale.
+    """Raises `UserError` if an attribute differs that the shapes of the parameters may not show.
 
-    Networks of different kinds pass: their parameters differ (`check_params`).
+    Networks of different kinds pass, because `check_params` finds that their parameters differ.
     """
     for name in ("scale", "res_scale"):
         here, there = getattr(ours, name, None), getattr(theirs, name, None)
@@ -123,9 +123,9 @@ def fresh_state(
     seed: int = 0,
     averaged: bool = False,
 ) -> TrainState:
-    """Joins parameters, moments at zero, a discriminator and a moving average.
+    """Builds a state from parameters, with moments of zero, a discriminator and a moving average.
 
-    The discriminator begins with `variables`, or drawn from the seed.
+    The discriminator starts with `variables`, or with variables drawn from the seed.
     """
     other_side = None
     if discriminator is not None:
@@ -155,7 +155,7 @@ def start_stage(
     averaged: bool = False,
     mesh: Mesh,
 ) -> TrainState:
-    """Makes the state in which a stage begins, one copy on each device of the mesh."""
+    """Builds the initial state of a stage, one copy on each device of the mesh."""
     start = functools.partial(
         fresh_state,
         step=step,
@@ -174,7 +174,7 @@ def abstract_state(
     discriminator: VGGDiscriminator | None = None,
     averaged: bool = False,
 ) -> TrainState:
-    """Returns the shapes and dtypes of a state, for restoring one."""
+    """Returns the shapes and dtypes of a state, as needed to restore one."""
     return jax.eval_shape(
         lambda: fresh_state(
             draw_params(model, 0),

@@ -1,8 +1,8 @@
-"""One update of the generator, and of the discriminator where there is one, compiled once per stage.
+"""One update of the generator, and of the discriminator if there is one, compiled once per stage.
 
-With an adversarial term both sides move at once: both gradients are taken at the state before the step and on
-the same SR images. That is the usual order "first the generator, then the discriminator on the SR images of
-before" (BasicSR), and needs each network's forward pass only once per image.
+With an adversarial term both networks are updated at once: both gradients are computed at the state before
+the step and on the same SR images. This equals the usual order (BasicSR), first the generator, then the
+discriminator on the same SR images, and needs each network's forward pass only once per image.
 """
 
 import functools
@@ -45,21 +45,20 @@ def make_train_step(
     Args:
         model: the generator.
         terms: loss terms by name.
-        adversary: the discriminator, when a term is adversarial; the state must hold one, too.
+        adversary: the discriminator, if a term is adversarial; the state must then hold one.
         weights: the weights of all terms.
-        optimizer: gradients -> directions (without the learning rate); both networks have moments of their
-            own.
+        optimizer: gradients -> directions (without the learning rate); each network has its own moments.
         schedule: updates done in this stage -> learning rate.
         first_step: the value of `state.step` at which the stage begins.
         mesh: the devices.
-        micro_batch: images that each device has in the generator at a time; None: all of its share.
-        ema_decay: of the moving average of the generator's parameters, when the state holds one.
+        micro_batch: images per device that pass through the generator at a time; None: all of its share.
+        ema_decay: the decay of the moving average of the generator's parameters, if the state holds one.
 
     Returns:
-        (state, {"low", "hr"} uint8) -> (state after the update, scalars of the step before it: the losses,
-        `learning_rate`, `gradient_norm`, and `finite`, which is false when total or gradient is not; with a
-        discriminator also `loss/discriminator`, its mean logits `discriminator/real` and `/fake`, and
-        `discriminator/gradient_norm`).
+        (state, {"low", "hr"} uint8) -> (state after the update, scalars from before the update). The scalars
+        are the losses, `learning_rate`, `gradient_norm`, and `finite`, which is false if the total or a
+        gradient norm is not finite; with a discriminator also `loss/discriminator`, its mean logits
+        `discriminator/real` and `/fake`, and `discriminator/gradient_norm`.
     """
     copies = parallel.replicated(mesh)
     frozen = jax.device_put({name: term.frozen for name, term in terms.items()}, copies)
@@ -128,7 +127,7 @@ def descend(
     params: Any,
     learning_rate: Array,
 ) -> tuple[Any, Any]:
-    """Returns parameters and moments after one update."""
+    """Returns the parameters and the moments after one update."""
     directions, opt_state = optimizer.update(gradients, opt_state, params)
     return jax.tree.map(lambda p, d: p - learning_rate * d, params, directions), opt_state
 
@@ -141,11 +140,11 @@ def play(
     hr: Array,
     learning_rate: Array,
 ) -> tuple[TermFunction, DiscriminatorState, Scalars]:
-    """Plays one round.
+    """Updates the discriminator, and makes the generator's adversarial term.
 
     Returns:
-        The generator's adversarial term against the discriminator of before (see `objective`), the updated
-        discriminator, and its scalars of before.
+        The generator's term against the discriminator before the update (see `objective`), the updated
+        discriminator, and its scalars from before the update.
     """
     of_params = jax.grad(adversary.discriminator_loss, has_aux=True)
     gradients, (real, batch_stats, metrics) = of_params(state.params, state.batch_stats, sr, hr)

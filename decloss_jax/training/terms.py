@@ -1,4 +1,4 @@
-"""The terms of Eq. 26 as functions of (sr, hr), made from a config."""
+"""The terms of Eq. 26 as functions of (sr, hr), built from a config."""
 
 import functools
 from collections.abc import Callable
@@ -31,7 +31,7 @@ from decloss_jax.weights.trunks import load_trunk
 
 # Whether the Ranker's batch norms use the statistics of the batch.
 RANKER_STATISTICS = {"running": False, "batch": True}
-# Over which mesh axis the mini-patches are gathered.
+# The mesh axis over which the mini-patches are gathered.
 SCOPES = {"global": parallel.DATA_AXIS, "device": None}
 
 
@@ -39,9 +39,9 @@ class Term(NamedTuple):
     """A term of the objective.
 
     Attributes:
-        value: (frozen, sr, hr) -> (raw value, further scalars for the journal).
-        frozen: arrays that the term needs and nobody trains or saves; arguments of the compiled step, since
-            constants inside it would be compiled and hashed with it.
+        value: (frozen, sr, hr) -> (unweighted value, further scalars for the journal).
+        frozen: arrays that the term needs and that are neither trained nor saved. They are arguments of the
+            compiled step, because constants would be compiled and hashed with it.
     """
 
     value: Callable[[Any, Array, Array], tuple[Array, dict[str, Array]]]
@@ -62,8 +62,8 @@ def build_perceptual(config: Any, mesh: Mesh) -> Term:
     """Returns the perceptual term; reads the weights of its network.
 
     Raises:
-        UserError: weights that are not there, an unknown network, tap or criterion, or crops of which the
-            network's poolings leave no pixel.
+        UserError: missing weights, an unknown network, tap or criterion, or crops so small that the network's
+            poolings leave no pixel.
     """
     options = config.perceptual
     taps = tuple(options.taps) or (last_convolution(options.network),)
@@ -73,7 +73,7 @@ def build_perceptual(config: Any, mesh: Mesh) -> Term:
         "perceptual.tap_weights",
         expected=f"one factor for each of the {len(taps)} taps",
         got=len(factors),
-        remedy="make perceptual.taps and perceptual.tap_weights equally long",
+        remedy="give perceptual.taps and perceptual.tap_weights the same length",
     )
     check_taps(options.network, taps)
     empty = [
@@ -91,7 +91,7 @@ def build_perceptual(config: Any, mesh: Mesh) -> Term:
 
     def distance(trunk: Any, sr: Array, hr: Array) -> Array:
         def features(images: Array) -> dict[str, Array]:
-            # The device's own precision, as of the generator's convolutions (TF32 on recent GPUs).
+            # The device's default precision, as in the generator's convolutions (TF32 on recent GPUs).
             low_trunk, inputs = cast((trunk, normalize_imagenet(images)), dtype)
             found = extract_features(options.network, low_trunk, inputs, taps=taps, precision=None)
             return cast(found, jnp.float32)
@@ -105,10 +105,10 @@ def build_perceptual(config: Any, mesh: Mesh) -> Term:
 
 
 def build_decloss(config: Any, mesh: Mesh) -> Term:
-    """Returns the DECLoss term, computed by each device for its own images.
+    """Returns the DECLoss term; each device computes it for its own images.
 
-    Under plain jit a transform of a sharded batch gathers the batch onto every device, hence `shard_map`;
-    with scope "global" only the mini-patch vectors are gathered, with "device" or one device nothing is.
+    Under plain jit a transform of a sharded batch gathers the batch onto every device, hence `shard_map`. The
+    scope "global" gathers only the mini-patch vectors; with "device", or one device, nothing is gathered.
     """
     options = config.decloss
     scope_axis = checks.look_up(SCOPES, options.scope, "decloss.scope")
@@ -145,14 +145,14 @@ def build_rank_content(config: Any, mesh: Mesh) -> Term:
     """Returns RankSRGAN's term, a sum over the global batch; reads the weights of its frozen Ranker.
 
     Raises:
-        UserError: weights that are not named or no Ranker's, or unknown statistics of its batch norms.
+        UserError: no file of weights, a file without a Ranker, or an unknown kind of batch statistics.
     """
     options = config.ranker
     of_batch = checks.look_up(RANKER_STATISTICS, options.statistics, "ranker.statistics")
     checks.check(
         bool(options.weights_file),
         "ranker.weights_file",
-        expected="a file of the Ranker that the term rank_content asks",
+        expected="the file of the Ranker for the term rank_content",
         got="none",
         remedy="name it with --config.ranker.weights_file",
     )
@@ -174,10 +174,10 @@ TERMS: dict[str, Callable[[Any, Mesh], Term]] = {
 
 
 def active_weights(config: Any, stage: str) -> dict[str, float]:
-    """Returns the weights of `config.STAGE.weights` that are not zero, adversarial ones among them.
+    """Returns the weights of `config.STAGE.weights` that are not zero, including adversarial ones.
 
     Raises:
-        UserError: no weight above zero, or a term that does not exist.
+        UserError: all weights are zero, or an unknown term.
     """
     weights = {name: weight for name, weight in config[stage].weights.items() if weight != 0.0}
     for name in weights:
@@ -187,11 +187,11 @@ def active_weights(config: Any, stage: str) -> dict[str, float]:
         f"{stage}.weights",
         expected="at least one weight other than 0",
         got="none",
-        remedy=f"set --config.{stage}.weights.l1, or leave the stage out with --config.{stage}.steps=0",
+        remedy=f"set --config.{stage}.weights.l1, or skip the stage with --config.{stage}.steps=0",
     )
     return weights
 
 
 def build_terms(config: Any, stage: str, mesh: Mesh) -> dict[str, Term]:
-    """Builds the terms of (sr, hr) alone whose weight is not zero; adversaries are built beside them."""
+    """Builds the terms with a weight other than zero, except adversarial ones (`build_adversary`)."""
     return {name: TERMS[name](config, mesh) for name in active_weights(config, stage) if name in TERMS}

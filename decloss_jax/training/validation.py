@@ -1,4 +1,4 @@
-"""PSNR on the validation images during training, and sample strips to look at."""
+"""PSNR on the validation images during training, and sample strips for the eye."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,28 +14,28 @@ from decloss_jax.ops.detail import find_detail
 
 
 def check_sizes(images: PairedImages, scale: int) -> None:
-    """Raises `UserError` for an image that is gone when the border of s pixels is cut, by its name."""
+    """Raises `UserError` for an image that has no pixel inside the border of s pixels."""
     for index, name in enumerate(images.names):
         checks.check(
             min(images.size(index)) > 2 * scale,
             f"validation image {name}",
             expected=f"more than {2 * scale} pixels on each side",
             got=" x ".join(map(str, images.size(index))),
-            remedy="take it out",
+            remedy="take it out of the folder",
         )
 
 
-SAMPLE_SIDE = 256  # HR pixels of the strips to look at, or the image's side
+SAMPLE_SIDE = 256  # HR pixels; a smaller image is shown whole
 
 
 def strip(low: np.ndarray, sr: np.ndarray, hr: np.ndarray) -> np.ndarray:
-    """Puts low (each pixel repeated to the size of hr), sr and hr side by side: uint8 [H,3W,3]."""
+    """Joins low (each pixel repeated to the size of hr), sr and hr side by side: uint8 [H,3W,3]."""
     scale = hr.shape[0] // low.shape[0]
     return np.concatenate([low.repeat(scale, axis=0).repeat(scale, axis=1), sr, hr], axis=1)
 
 
 def sample_place(hr: np.ndarray, scale: int) -> tuple[slice, slice]:
-    """Chooses what strips show of an image, the same at every evaluation: rows and columns of LR pixels."""
+    """Chooses the part of an image for its strips, the same in every evaluation: rows and columns in LR."""
     rows, columns = find_detail(hr, SAMPLE_SIDE)
     return slice(rows.start // scale, rows.stop // scale), slice(
         columns.start // scale, columns.stop // scale
@@ -58,13 +58,14 @@ def validate(
         model: the generator.
         params: its parameters.
         images: pairs of uint8 images, at least one.
-        scale: s; also the border that is cut, as in BasicSR.
-        samples: of how many of the first images strips are shown (low | sr | hr of the most varied place).
-        show: is given the name of an image and its strip, uint8 [H,3W,3].
-        stopped: is asked before each image but the first.
+        scale: s; also the border that is cropped, as in BasicSR.
+        samples: the number of images, from the first on, to show as strips (low | sr | hr of the part with
+            the most detail).
+        show: receives the name of an image and its strip, uint8 [H,3W,3].
+        stopped: called before each image except the first.
 
     Returns:
-        {"psnr_y": dB, "psnr_rgb": dB}, means over the images; None when `stopped` was true.
+        {"psnr_y": dB, "psnr_rgb": dB}, means over the images; None if `stopped` returned true.
     """
     count = len(images)
     values: dict[str, list[float]] = {"psnr_y": [0.0] * count, "psnr_rgb": [0.0] * count}

@@ -1,4 +1,13 @@
-"""Weights to and from files of PyTorch and safetensors."""
+"""Reads and writes weights in the formats of PyTorch and safetensors.
+
+- `generators`: loads and saves the generators, in .safetensors, .pth and .pt files
+- `tables`, `dialects`: the parameter names of other code bases, and the conversion to ours and back
+- `srflow`: the same for SRFlow
+- `rankers`, `discriminators`: RankSRGAN's Ranker and BasicSR's discriminator
+- `trunks`: VGG-19, VGG-16 and AlexNet, with LPIPS's linear layers
+- `torch_reader`, `pickles`: read PyTorch's files without PyTorch and without running anything in them
+- `torch_writer`: writes such files
+"""
 
 from decloss_jax.weights.generators import describe, interpolate, load_generator, save_generator
 from decloss_jax.weights.rankers import load_ranker, save_ranker

@@ -1,6 +1,6 @@
-"""Generators out of other people's files, and ours back to them: what the tables of `tables.py` are used for.
+"""Converts generators between other code bases' state dicts and our parameters, by the tables of `tables.py`.
 
-Kernels are OIHW there, HWIO here.
+Their kernels are OIHW, ours HWIO.
 """
 
 import itertools
@@ -22,10 +22,10 @@ from decloss_jax.weights.tables import DIALECTS, Dialect, Generator
 FLOATS = tuple(map(np.dtype, ("float16", "float32", "float64", ml_dtypes.bfloat16)))
 LEAVES = {"kernel": "weight", "bias": "bias"}  # Flax's name -> torch's
 TO_HWIO, TO_OIHW = (2, 3, 1, 0), (3, 2, 0, 1)
-OTHER_FILE = "choose a file of a generator that is known here"
+OTHER_FILE = "choose a file of a known generator"
 
 EDSR_SCALES = {(4, 1): 2, (9, 1): 3, (4, 2): 4, (4, 3): 8}  # first stage's widening, number of stages
-# Channels that enter (more than 3 behind a pixel-unshuffle) and number of upsamplings -> scale, unshuffle.
+# Input channels (more than 3 after a pixel-unshuffle) and number of upsamplings -> scale, unshuffle.
 RRDB_SCALES = {
     (48, 2): (1, True),
     (12, 2): (2, True),
@@ -37,24 +37,24 @@ RRDB_SCALES = {
 
 
 def detect_dialect(tensors: Mapping[str, np.ndarray]) -> tuple[Dialect, dict[str, Any]]:
-    """Tells from keys and shapes who wrote a state dict, and which network it fits.
+    """Recognises the dialect and the network of a state dict by its keys and shapes.
 
     Returns:
         The dialect, and the attributes of its model: scale, features, blocks; for RRDBNet growth, unshuffle.
 
     Raises:
-        Refusal: a network that is not known here, or one whose size cannot be told.
+        Refusal: an unknown network, or one whose size cannot be determined.
     """
     if any("conv1x1" in key for key in tensors):
         raise Refusal("ESRGAN+ (its dense blocks have conv1x1 layers, RRDBNet's do not)", OTHER_FILE)
     for dialect in DIALECTS:
-        # Counted, not the highest number: a key like body.999999999 must not cost anything.
+        # The blocks are counted. Their highest number would make a key like body.999999999 expensive.
         blocks = len({match[1] for key in tensors if (match := re.fullmatch(dialect.block, key))})
         if blocks and (not dialect.marker or dialect.marker in tensors):
             return dialect, {"blocks": blocks, **ATTRIBUTES[dialect.model](dialect, tensors)}
     keys = ", ".join(map(quote, itertools.islice(tensors, 3)))
     known = ", ".join(dialect.name for dialect in DIALECTS)
-    raise Refusal(f"a network that is not known here (its keys are {keys} ...)", f"choose a file of {known}")
+    raise Refusal(f"an unknown network (its keys are {keys} ...)", f"choose a file of {known}")
 
 
 def _edsr_attributes(dialect: Dialect, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _rrdb_attributes(dialect: Dialect, tensors: Mapping[str, np.ndarray]) -> dic
 
 
 def _upsampling(u: int) -> dict[str, int]:
-    """Returns the counts of RRDBNet's upsampling convolution u: the old ESRGAN numbers every layer."""
+    """Returns the counters for RRDBNet's upsampling convolution u: the old ESRGAN numbers every layer."""
     return {"u": u, "up": 3 * u}
 
 
@@ -112,7 +112,7 @@ def _kernel_shape(dialect: Dialect, tensors: Mapping[str, np.ndarray], ours: str
 
 
 def file_keys(dialect: Dialect, blocks: int, upsamplings: int = 2) -> dict[str, str]:
-    """Returns our path -> their key for every parameter that the dialect can name."""
+    """Maps our path to their key, for every parameter that the dialect can name."""
     keys: dict[str, str] = {}
     ends = {"blocks": blocks, "hr": 3 * upsamplings + 2, "last": 3 * upsamplings + 4}
     for ours, theirs in dialect.table.items():
@@ -125,7 +125,7 @@ def file_keys(dialect: Dialect, blocks: int, upsamplings: int = 2) -> dict[str, 
 
 
 def _inner_counts(ours: str, upsamplings: int) -> Iterable[tuple[int, int, int]]:
-    """Returns the values of {j}, {k} and {u} that our name of a layer runs through."""
+    """Returns the values that {j}, {k} and {u} take in our name of a layer."""
     dense = "{j}" in ours
     return itertools.product(
         range(1, 4) if dense else (0,),
@@ -135,12 +135,12 @@ def _inner_counts(ours: str, upsamplings: int) -> Iterable[tuple[int, int, int]]
 
 
 def to_params(dialect: Dialect, model: Generator, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Converts a state dict to the model's parameters (float32), using every tensor and filling every one.
+    """Converts a state dict to the model's parameters (float32); every tensor is used, every parameter set.
 
-    Integers and booleans that the dialect does not know, such as a random generator's state, are left out.
+    Integers and booleans that the dialect does not know, such as a random generator's state, are ignored.
 
     Raises:
-        Refusal: a missing or unknown key, a wrong shape, numbers that are no finite floats.
+        Refusal: a missing or unknown key, a wrong shape, or values that are not finite floats.
     """
     shapes = parameter_shapes(model)
     named = file_keys(dialect, model.blocks, getattr(model, "upsamplings", 0))
@@ -149,7 +149,7 @@ def to_params(dialect: Dialect, model: Generator, tensors: Mapping[str, np.ndarr
     check_keys(network, list(keys.values()), tensors, ignored=dialect.constants)
     for key, constant in dialect.constants.items():
         if key in tensors and not _is_close(tensors[key], constant):
-            raise Refusal(f"{network} whose {key} is not that of DIV2K's mean on 0..255", OTHER_FILE)
+            raise Refusal(f"{network} whose {key} does not hold DIV2K's mean on 0..255", OTHER_FILE)
 
     flat: dict[str, np.ndarray] = {}
     for path, key in keys.items():
@@ -163,18 +163,18 @@ def to_params(dialect: Dialect, model: Generator, tensors: Mapping[str, np.ndarr
 def check_keys(
     network: str, expected: Collection[str], tensors: Mapping[str, Any], *, ignored: Collection[str]
 ) -> None:
-    """Raises `Refusal` unless a state dict has the expected keys and no others but the ignored ones."""
+    """Raises `Refusal` unless a state dict has the expected keys, and no others except the ignored ones."""
     missing = [key for key in expected if key not in tensors]
     known = {*expected, *ignored}
     unknown = [key for key, array in tensors.items() if key not in known and array.dtype in FLOATS]
     if missing or unknown:
-        without = f" without {_listed(missing)}" if missing else ""
-        beside = f" with unknown {_listed(unknown)}" if unknown else ""
-        raise Refusal(f"{network}{without}{beside}", OTHER_FILE)
+        lacking = f" without {_listed(missing)}" if missing else ""
+        surplus = f" with unknown {_listed(unknown)}" if unknown else ""
+        raise Refusal(f"{network}{lacking}{surplus}", OTHER_FILE)
 
 
 def read_array(network: str, key: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns a tensor as float32; raises `Refusal` for another shape or if not all are finite floats."""
+    """Returns a tensor as float32; raises `Refusal` for another shape or values that are not finite."""
     if array.shape != shape:
         got = f"{network} whose {quote(key)} has the shape {list(array.shape)} instead of {list(shape)}"
         raise Refusal(got, OTHER_FILE)
@@ -216,5 +216,5 @@ def _listed(keys: Iterable[str]) -> str:
 def _is_close(array: np.ndarray, expected: np.ndarray) -> bool:
     if array.shape != expected.shape or array.dtype not in FLOATS:
         return False
-    # Files in half precision carry the mean with three digits.
+    # Half precision keeps about three digits of the mean.
     return bool(np.allclose(array.astype(np.float64), expected, rtol=4e-3, atol=1e-6))

@@ -1,7 +1,7 @@
-"""BasicSR's VGG-style discriminator and RankSRGAN's Ranker: their state dicts, to and from Flax variables.
+"""Converts the state dicts of BasicSR's VGG-style discriminator and RankSRGAN's Ranker to Flax and back.
 
-Layers have the names of our networks there, but for the Ranker's fully connected ones. Kernels are OIHW there
-and HWIO here; where linear1 sees a flattened map, its order is C, H, W there and H, W, C here.
+The layer names are ours, except those of the Ranker's fully connected layers. Their kernels are OIHW, ours
+HWIO. Where linear1 takes a flattened map, their order is C, H, W and ours H, W, C.
 """
 
 import math
@@ -22,7 +22,7 @@ from decloss_jax.weights.pickles import Refusal, quote
 
 LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 RANKER_LINEAR = {"linear1": "classifier.0", "linear2": "classifier.2"}
-UNUSED = ".num_batches_tracked"  # torch counts batches for another kind of running mean
+UNUSED = ".num_batches_tracked"  # torch's batch counter, for a running mean that is not exponential
 LARGEST_STAGES = 10
 
 Judge = VGGDiscriminator | Ranker
@@ -36,11 +36,11 @@ def discriminator_variables(tensors: Mapping[str, np.ndarray]) -> tuple[VGGDiscr
     """Converts the state dict of a VGGStyleDiscriminator to Flax variables, using every tensor.
 
     Args:
-        tensors: as `read_torch` gives them.
+        tensors: as `read_torch` returns them.
 
     Returns:
-        The network, and {"params": ..., "batch_stats": ...} in float32. Of the sizes of patches that fit, its
-        `input_size` is the smallest.
+        The network, and {"params": ..., "batch_stats": ...} in float32. Its `input_size` is the smallest
+        patch size that fits the file.
 
     Raises:
         Refusal: another network, or a missing, unknown or misshapen tensor.
@@ -56,7 +56,7 @@ def ranker_variables(tensors: Mapping[str, np.ndarray]) -> tuple[Ranker, dict[st
     """Converts the state dict of RankSRGAN's Ranker to Flax variables, using every tensor.
 
     Args:
-        tensors: as `read_torch` gives them.
+        tensors: as `read_torch` returns them.
 
     Returns:
         The network, and {"params": ..., "batch_stats": ...} in float32.
@@ -89,7 +89,7 @@ def ranker_tensors(model: Ranker, variables: Mapping[str, Any]) -> dict[str, np.
 
 
 def variable_shapes(model: Judge) -> dict[Path, tuple[int, ...]]:
-    """Returns the shapes of parameters and running statistics by collection, layer and leaf."""
+    """Returns the shapes of the parameters and running statistics, by collection, layer and leaf."""
     side = model.input_size if isinstance(model, VGGDiscriminator) else 1 << RANKER_STAGES
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     tree = jax.eval_shape(model.init, jax.random.key(0), images)
@@ -104,7 +104,7 @@ def their_key(model: Judge, path: Path) -> str:
 
 
 def state_dict_shapes(model: Judge) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every tensor that is used, by its key in the state dict."""
+    """Returns the shape of every tensor that the model uses, by its key in the state dict."""
     return {
         their_key(model, path): tuple(shape[axis] for axis in TO_OIHW) if len(shape) == 4 else shape[::-1]
         for path, shape in variable_shapes(model).items()
@@ -112,7 +112,7 @@ def state_dict_shapes(model: Judge) -> dict[str, tuple[int, ...]]:
 
 
 def _measure(kind: type[Judge], tensors: Mapping[str, np.ndarray]) -> tuple[int, int, int]:
-    """Returns the channels of the first stage, the number of stages, and the inputs of linear1."""
+    """Returns the channels of the first stage, the number of stages, and the number of inputs to linear1."""
     stages = len({match[1] for key in tensors if (match := re.fullmatch(r"conv(\d+)_1\.weight", key))})
     linear = RANKER_LINEAR["linear1"] if kind is Ranker else "linear1"
     first, linear1 = (tensors.get(f"{layer}.weight", np.empty(0)) for layer in ("conv0_0", linear))

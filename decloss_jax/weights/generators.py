@@ -1,4 +1,4 @@
-"""Loads and saves generators: safetensors, and the .pth files of the PyTorch world."""
+"""Loads and saves generators, as safetensors and as PyTorch's .pth files."""
 
 import json
 import math
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import ml_dtypes  # noqa: F401  (gives NumPy, and thereby safetensors, the dtype bfloat16)
+import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy, which safetensors needs)
 import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
@@ -30,12 +30,12 @@ from decloss_jax.weights.torch_writer import torch_bytes
 
 TORCH_SUFFIXES = (".pth", ".pt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
-FORMAT = "decloss_jax generator"  # of the notes that `save_generator` writes
+FORMAT = "decloss_jax generator"  # names the format of the notes that `save_generator` writes
 SAFETENSORS_HEADER_LIMIT = 2**22  # bytes; some 40,000 tensors
 
 SAFETENSORS_ERRORS = (safetensors.SafetensorError, ValueError, TypeError, AttributeError)
 NAMES = {kind: name for name, kind in MODELS.items()}
-MODEL_ATTRIBUTES = {  # beside scale, features and blocks
+MODEL_ATTRIBUTES = {  # in addition to scale, features and blocks
     "edsr": ("res_scale",),
     "rrdb": ("growth",),
     "srresnet": (),
@@ -43,19 +43,19 @@ MODEL_ATTRIBUTES = {  # beside scale, features and blocks
     "srflow": ("growth", "stacked_blocks", "flow_steps", "transitions", "hidden"),
 }
 
-# EDSR's residual scale leaves no trace in the weights. Published networks have 0.1 in the large one alone.
+# EDSR's weights do not show the residual scale. Among the published networks only the large one has 0.1.
 EDSR_LARGE = {"blocks": 32, "features": 256}
 LARGE_RES_SCALE, BASELINE_RES_SCALE = 0.1, 1.0
-ASSUMED = "assumed from the size"  # `res_scale_from` where neither the caller nor the file says it
+ASSUMED = "assumed from the size"  # `res_scale_from` when neither the caller nor the file gives it
 
 
 def interpolate(first: Any, second: Any, amount: float) -> Any:
-    """Mixes the parameters of two networks of one kind, as ESRGAN does to weigh fidelity against texture.
+    """Interpolates the parameters of two equal networks, as ESRGAN does to balance fidelity and texture.
 
     Args:
         first: nested dictionaries of arrays.
-        second: of the same names and shapes.
-        amount: alpha, 0 for the first and 1 for the second network; ESRGAN's picture is at 0.8.
+        second: the same, with equal names and shapes.
+        amount: alpha, 0 for the first and 1 for the second network; ESRGAN's published example has 0.8.
 
     Returns:
         (1 - alpha) first + alpha second (ESRGAN, Eq. 4).
@@ -71,25 +71,25 @@ def load_generator(
     stacked_blocks: Sequence[int] | None = None,
     key: str = "",
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-    """Loads an generator from a .safetensors, .pth or .pt file, whoever wrote it.
+    """Loads a generator from a .safetensors, .pth or .pt file of any known code base.
 
     Args:
-        path: the file; its dialect, scale and sizes are told from its keys and shapes.
-        res_scale: EDSR's residual scale, which the keys do not show; by default what the file's notes say
-            (files of `save_generator` have them), else 0.1 for 32 blocks of 256 features and 1.0 otherwise.
-        stacked_blocks: the blocks that condition SRFlow's flow, which the keys do not show either; by default
-            what the file's notes say, else those of the authors' x4 network, 1, 8, 15 and 22.
-        key: the wanted state dict of a PyTorch file that has several ("params", "params_ema"); by default the
-            first of `torch_reader.WRAPPERS` that is there.
+        path: the file. Its keys and shapes determine the dialect, the scale and the sizes.
+        res_scale: EDSR's residual scale, which the keys do not show. The default is the value in the file's
+            notes (`save_generator` writes them), else 0.1 for 32 blocks of 256 features and 1.0 otherwise.
+        stacked_blocks: the blocks that condition SRFlow's flow, which the keys do not show either. The
+            default is the value in the file's notes, else that of the authors' x4 network: 1, 8, 15 and 22.
+        key: selects a state dict ("params", "params_ema") when a PyTorch file has several; the default is
+            the first of `torch_reader.WRAPPERS` that the file has.
 
     Returns:
-        The Flax model, its parameters as float32 NumPy arrays, and a description that JSON can hold: `file`,
+        The Flax model, its parameters as float32 NumPy arrays, and a description that fits into JSON: `file`,
         `sha256`, `dialect`, `wrapper`, `model`, `scale`, `features`, `blocks`, `growth` (RRDBNet, SRFlow),
-        `unshuffle` (RRDBNet),
-        `res_scale` and `res_scale_from` (EDSR), SRFlow's other attributes, `parameters`.
+        `unshuffle` (RRDBNet), `res_scale` and `res_scale_from` (EDSR), SRFlow's other attributes,
+        `parameters`.
 
     Raises:
-        UserError: a file that is not such a network, in one sentence that names what is wrong.
+        UserError: the file does not hold such a network; one sentence names the reason.
     """
     state = read_state(path, key)
     details: dict[str, Any] = {}
@@ -127,7 +127,7 @@ def load_generator(
 def _read_by_table(
     state: StateDict, res_scale: float | None
 ) -> tuple[str, tables.Generator, dict[str, Any], dict[str, Any]]:
-    """Reads a network of `dialects`; returns dialect, model, params, and what is to be said of the model."""
+    """Reads a network of `tables.DIALECTS`; returns the dialect, the model, its params, and its details."""
     dialect, attributes = dialects.detect_dialect(state.tensors)
     options: dict[str, Any] = dict(attributes)
     details: dict[str, Any] = {}
@@ -140,13 +140,13 @@ def _read_by_table(
 
 
 def _attributes(model: tables.Generator | SRFlow) -> dict[str, Any]:
-    """Returns what makes a network of its class, as descriptions and notes hold it."""
+    """Returns the attributes that build the model again, for descriptions and notes."""
     names = ("scale", "features", "blocks", *MODEL_ATTRIBUTES[NAMES[type(model)]])
     return {name: getattr(model, name) for name in names}
 
 
 def describe(description: Mapping[str, Any]) -> str:
-    """Writes the description of a loaded network as one line, be it from a file or a checkpoint."""
+    """Formats the description of a loaded network, from a file or a checkpoint, as one line."""
     if "workdir" in description:
         return "{workdir}: {stage}, step {step}, {params}, sha256 {sha256:.12}".format_map(description)
     parts = [f"{description['dialect']} x{description['scale']}"]
@@ -161,19 +161,19 @@ def describe(description: Mapping[str, Any]) -> str:
 
 
 def save_generator(path: str | Path, model: tables.Generator | SRFlow, params: Mapping[str, Any]) -> None:
-    """Saves a generator, as .safetensors or as .pth, under BasicSR's names; whole or not at all.
+    """Saves a generator atomically, as .safetensors or as .pth, with BasicSR's parameter names.
 
-    SRResNet has RankSRGAN's names, SRFlow its authors'. The notes (the model's name and attributes as JSON)
-    stand in the metadata of safetensors, and in a .pth beside `params`, where PyTorch programs do not look.
-    Equal parameters give equal files.
+    SRResNet gets RankSRGAN's names, and SRFlow its authors' names. The notes (the model's name and attributes
+    as JSON) go into the metadata of safetensors, or into a .pth under a key of their own, which PyTorch
+    programs ignore. Equal parameters give equal files.
 
     Args:
-        path: the file, ending in .safetensors, .pth or .pt.
+        path: the file, with the suffix .safetensors, .pth or .pt.
         model: the generator.
-        params: its parameters, any arrays of float32.
+        params: its parameters, float32 arrays of any kind.
 
     Raises:
-        UserError: another ending, or parameters that are not the model's.
+        UserError: another suffix, or parameters that do not fit the model.
     """
     check_suffix(path)
     notes = {"format": FORMAT, "version": decloss_jax.__version__, "model": NAMES[type(model)]}
@@ -187,12 +187,12 @@ def save_generator(path: str | Path, model: tables.Generator | SRFlow, params: M
 
 
 def check_suffix(path: str | Path) -> None:
-    """Raises `UserError` for a file whose ending is none of weights."""
+    """Raises `UserError` unless the file has a suffix of `SUFFIXES`."""
     checks.look_up(dict.fromkeys(SUFFIXES), Path(path).suffix.lower(), "ending of the weights file")
 
 
 def write_state(path: str | Path, tensors: Mapping[str, np.ndarray], notes: str) -> None:
-    """Writes tensors by their keys, and a text beside them; the format follows from the ending."""
+    """Writes tensors by their keys, and the notes; the suffix decides the format."""
     if Path(path).suffix.lower() in TORCH_SUFFIXES:
         files.write_atomically(Path(path), torch_bytes("params", tensors, notes))
     else:
@@ -204,10 +204,10 @@ def read_state(path: str | Path, key: str = "") -> StateDict:
 
     Args:
         path: the file.
-        key: the wrapper to take where a PyTorch file holds several networks.
+        key: the wrapper to choose when a PyTorch file holds several networks.
 
     Raises:
-        UserError: a damaged file, or a key for a file that has none.
+        UserError: a damaged file, or a key for a .safetensors file.
     """
     if Path(path).suffix.lower() != ".safetensors":
         return read_torch_state(path, key)
@@ -222,7 +222,7 @@ def read_state(path: str | Path, key: str = "") -> StateDict:
 
 
 def read_safetensors(path: str | Path) -> StateDict:
-    """Reads the tensors and this package's notes from a .safetensors file; prefixes are taken off the keys.
+    """Reads the tensors and this package's notes from a .safetensors file, and strips prefixes from the keys.
 
     Raises:
         UserError: a damaged file.
@@ -231,7 +231,7 @@ def read_safetensors(path: str | Path) -> StateDict:
         with open(files.regular(Path(path)), "rb") as file:
             header_size = int.from_bytes(file.read(8), "little")
         if header_size > SAFETENSORS_HEADER_LIMIT:
-            raise Refusal("another kind of file, or a header of countless tensors")
+            raise Refusal("another kind of file, or a header with too many tensors")
         try:
             with safetensors.safe_open(path, "numpy") as content:
                 tensors = {key: content.get_tensor(key) for key in content.keys()}  # noqa: SIM118
@@ -242,7 +242,7 @@ def read_safetensors(path: str | Path) -> StateDict:
 
 
 def _choose_res_scale(argument: float | None, notes: str, attributes: Mapping[str, int]) -> tuple[float, str]:
-    """Returns EDSR's residual scale and where it comes from."""
+    """Returns EDSR's residual scale and its source."""
     if argument is not None:
         return argument, "as given"
     if notes:

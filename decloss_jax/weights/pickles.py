@@ -1,7 +1,8 @@
 """Reads the pickle streams inside PyTorch files as plain data, with an interpreter that calls nothing.
 
-Python's own unpickler imports and calls whatever a stream names. Here a name is only a text, looked up in the
-two tables below, and a tensor is only a note of where its numbers lie. Whatever the tables lack is refused.
+Python's own unpickler imports and calls whatever a stream names. Here a name is only a string that is looked
+up in the two tables below, and a tensor is only a record of where its numbers are. A name that the tables do
+not have is refused.
 """
 
 import mmap
@@ -15,11 +16,11 @@ import ml_dtypes
 import numpy as np
 
 # RRDBNet with 23 blocks, its moving average and Adam's state take 120 thousand steps. A step of one byte can
-# make an object of a hundred, so the limit also bounds the memory.
+# create an object of a hundred bytes, so the limit also bounds the memory.
 STEP_LIMIT = 1_000_000
-SIZE_LIMIT = 2**48  # of a tensor's side, stride or offset; beyond what any file holds
+SIZE_LIMIT = 2**48  # for a tensor's side, stride or offset; more than any file holds
 RANK_LIMIT = 8
-ARGUMENT_LIMIT = 8  # of the functions below, and of a storage's description
+ARGUMENT_LIMIT = 8  # for the functions below, and for a storage's description
 
 STORAGE_DTYPES = {
     "torch.FloatStorage": np.dtype("<f4"),
@@ -34,18 +35,18 @@ STORAGE_DTYPES = {
     "torch.BoolStorage": np.dtype("?"),
 }
 
-# What lies beside weights: the state of NumPy's random generator, a best score, a device. Never looked into.
+# Objects that files hold in addition to weights: the state of NumPy's random generator, a score, a device.
 SKIPPED = (
     *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
     *("numpy.ndarray", "numpy.dtype", "_codecs.encode", "torch.device"),
 )
 
 DAMAGED = "copy or download the file again"
-STATE_DICT_ONLY = "save model.state_dict() alone, or a .safetensors file"
+STATE_DICT_ONLY = "save only model.state_dict(), or a .safetensors file"
 
 
 class Refusal(Exception):
-    """What is wrong with the bytes of a file, and what its user can do; readers add the file's name."""
+    """The fault in a file's content, and what the user can do about it; readers add the file's name."""
 
     def __init__(self, got: str, remedy: str = DAMAGED):
         super().__init__(got)
@@ -54,7 +55,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of `elements` numbers that lies in the file under `key`."""
+    """A sequence of `elements` numbers, stored in the file under `key`."""
 
     key: str
     dtype: np.dtype
@@ -63,7 +64,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """Where a tensor's numbers lie in its storage; offset and strides count elements."""
+    """The place of a tensor's numbers in its storage; offset and strides count elements."""
 
     storage: Storage
     offset: int
@@ -73,17 +74,17 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Name:
-    """A class or function that the stream names; never looked up in Python."""
+    """The name of a class or function in the stream; it is never looked up in Python."""
 
     text: str
 
 
 class Skipped:
-    """Stands for an object of a kind in `SKIPPED`."""
+    """A placeholder for an object of a kind in `SKIPPED`."""
 
 
 def quote(text: object) -> str:
-    """Returns a text from a file as it may stand in a message: on one line and not too long."""
+    """Formats a string from a file for a message: on one line, and cut to 80 characters."""
     return repr(text[:80]) if isinstance(text, str) else f"an object of type {type(text).__name__}"
 
 
@@ -91,12 +92,12 @@ def interpret(stream: IO[bytes] | mmap.mmap, storages: dict[str, Storage] | None
     """Reads one pickled object, up to its STOP, without calling or importing anything.
 
     Args:
-        stream: positioned at the object; its `read(n)` must not set aside memory for more than there is.
-        storages: where given, gets every storage that the object speaks of, by its key.
+        stream: positioned at the object; its `read(n)` must not allocate memory beyond the stream's size.
+        storages: if given, receives every storage that the object refers to, by its key.
 
     Returns:
-        Dictionaries, lists, tuples, numbers and texts, with a `Tensor` for each tensor
-        and a `Skipped` for what is no weight.
+        Dictionaries, lists, tuples, numbers and strings, with a `Tensor` for each tensor and a `Skipped` for
+        each object of a kind in `SKIPPED`.
 
     Raises:
         Refusal: a damaged stream, a name outside the tables, or an object of more than `STEP_LIMIT` steps.
@@ -119,83 +120,89 @@ def _operations(stream: IO[bytes] | mmap.mmap) -> Iterator[tuple[str, Any]]:
 
 def _interpret(stream: IO[bytes] | mmap.mmap, storages: dict[str, Storage]) -> Any:
     stack: list[Any] = []
-    below_marks: list[list[Any]] = []  # the stacks that MARKs have set aside
+    below_marks: list[list[Any]] = []  # the stacks that each MARK has put aside
     memo: dict[int, Any] = {}
-
-    def since_mark() -> list[Any]:
-        nonlocal stack
-        items, stack = stack, below_marks.pop()
-        return items
-
     for name, argument in _operations(stream):
         match name:
             case "PROTO" | "FRAME":
                 pass
             case "STOP":
                 return stack.pop()
-            case "NONE":
-                stack.append(None)
-            case "NEWTRUE" | "NEWFALSE":
-                stack.append(name == "NEWTRUE")
-            case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINBYTES" | "SHORT_BINBYTES":
-                stack.append(argument)
-            case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "BINSTRING" | "SHORT_BINSTRING":
-                stack.append(argument)
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_TUPLE":
-                stack.append(())
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                items = [stack.pop() for _ in range(int(name[-1]))]
-                stack.append(tuple(reversed(items)))
-            case "TUPLE":
-                items = since_mark()
-                stack.append(tuple(items))
             case "MARK":
                 below_marks.append(stack)
                 stack = []
+            case "TUPLE" | "APPENDS" | "SETITEMS":
+                items, stack = stack, below_marks.pop()
+                _collect(name, items, stack)
             case "BINPUT" | "LONG_BINPUT":
                 memo[argument] = stack[-1]
             case "MEMOIZE":
                 memo[len(memo)] = stack[-1]
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
-            case "APPEND":
-                _extend(stack[-2], [stack.pop()])
-            case "APPENDS":
-                items = since_mark()
-                _extend(stack[-1], items)
-            case "SETITEM":
-                value, key = stack.pop(), stack.pop()
-                _update(stack[-1], [key, value])
-            case "SETITEMS":
-                items = since_mark()
-                _update(stack[-1], items)
-            case "GLOBAL":
-                stack.append(_name(argument.replace(" ", ".", 1)))
-            case "STACK_GLOBAL":
-                attribute, module = stack.pop(), stack.pop()
-                if not isinstance(module, str) or not isinstance(attribute, str):
-                    raise Refusal("a damaged pickle stream")
-                stack.append(_name(f"{module}.{attribute}"))
-            case "BINPERSID":
-                storage = _storage(stack.pop())
-                if storages.setdefault(storage.key, storage) != storage:
-                    raise Refusal("a storage that is described in two ways")
-                stack.append(storage)
-            case "REDUCE":
-                arguments, function = stack.pop(), stack.pop()
-                stack.append(_reduce(function, arguments))
-            case "BUILD":
-                # torch hangs `_metadata` (module versions) on the OrderedDict of a state dict; not needed.
-                stack.pop()
-                if not isinstance(stack[-1], dict | Skipped):
-                    raise Refusal(f"a pickled state of {quote(stack[-1])}", STATE_DICT_ONLY)
             case _:
-                raise Refusal(f"a pickle operation that no weights need ({name})", STATE_DICT_ONLY)
+                _apply(name, argument, stack, storages)
     raise Refusal("a pickle stream without an end")
+
+
+def _collect(name: str, items: list[Any], stack: list[Any]) -> None:
+    """Does an operation on the items since the last MARK."""
+    match name:
+        case "TUPLE":
+            stack.append(tuple(items))
+        case "APPENDS":
+            _extend(stack[-1], items)
+        case "SETITEMS":
+            _update(stack[-1], items)
+
+
+def _apply(name: str, argument: Any, stack: list[Any], storages: dict[str, Storage]) -> None:
+    """Does an operation that needs only the top of the stack."""
+    match name:
+        case "NONE":
+            stack.append(None)
+        case "NEWTRUE" | "NEWFALSE":
+            stack.append(name == "NEWTRUE")
+        case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINBYTES" | "SHORT_BINBYTES":
+            stack.append(argument)
+        case "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8" | "BINSTRING" | "SHORT_BINSTRING":
+            stack.append(argument)
+        case "EMPTY_DICT":
+            stack.append({})
+        case "EMPTY_LIST":
+            stack.append([])
+        case "EMPTY_TUPLE":
+            stack.append(())
+        case "TUPLE1" | "TUPLE2" | "TUPLE3":
+            items = [stack.pop() for _ in range(int(name[-1]))]
+            stack.append(tuple(reversed(items)))
+        case "APPEND":
+            _extend(stack[-2], [stack.pop()])
+        case "SETITEM":
+            value, key = stack.pop(), stack.pop()
+            _update(stack[-1], [key, value])
+        case "GLOBAL":
+            stack.append(_name(argument.replace(" ", ".", 1)))
+        case "STACK_GLOBAL":
+            attribute, module = stack.pop(), stack.pop()
+            if not isinstance(module, str) or not isinstance(attribute, str):
+                raise Refusal("a damaged pickle stream")
+            stack.append(_name(f"{module}.{attribute}"))
+        case "BINPERSID":
+            storage = _storage(stack.pop())
+            if storages.setdefault(storage.key, storage) != storage:
+                raise Refusal("a storage with two descriptions")
+            stack.append(storage)
+        case "REDUCE":
+            arguments, function = stack.pop(), stack.pop()
+            stack.append(_reduce(function, arguments))
+        case "BUILD":
+            # torch attaches `_metadata` (module versions) to the OrderedDict of a state dict. It is dropped.
+            stack.pop()
+            if not isinstance(stack[-1], dict | Skipped):
+                raise Refusal(f"a pickled state of {quote(stack[-1])}", STATE_DICT_ONLY)
+        case _:
+            raise Refusal(f"a pickle operation that no weights need ({name})", STATE_DICT_ONLY)
 
 
 def _extend(target: Any, items: list[Any]) -> None:
@@ -220,7 +227,7 @@ def _name(text: str) -> Name:
 
 
 def _storage(identity: Any) -> Storage:
-    """Understands torch's persistent id: ("storage", class, key, device, elements[, view])."""
+    """Parses torch's persistent id: ("storage", class, key, device, elements[, view])."""
     match identity:
         case ("storage", Name(kind), str(key), str(), int(elements)) | (
             "storage",
@@ -248,8 +255,8 @@ def _ordered_dict(*arguments: Any) -> dict[Any, Any]:
         case ():
             return result
         case (list(pairs),) if all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-            # So Python 2 wrote them, torchvision's VGG files among others. Emptied, so that a stream that
-            # asks for the same pairs a hundred thousand times gets them once.
+            # Python 2 wrote pairs, for instance in torchvision's VGG files. The list is emptied, so that a
+            # stream cannot copy the same pairs a hundred thousand times.
             _update(result, [item for pair in pairs for item in pair])
             pairs.clear()
             return result
@@ -257,7 +264,7 @@ def _ordered_dict(*arguments: Any) -> dict[Any, Any]:
 
 
 def _tensor(*arguments: Any) -> Tensor:
-    """Understands _rebuild_tensor(storage, offset, size, stride) and _v2 (requires_grad, hooks follow)."""
+    """Parses _rebuild_tensor(storage, offset, size, stride) and _v2 (requires_grad, hooks follow)."""
     match arguments:
         case (Storage() as storage, int(offset), tuple(shape), tuple(stride), *_):
             if len(shape) == len(stride) <= RANK_LIMIT and all(map(_is_size, (offset, *shape, *stride))):
@@ -290,7 +297,7 @@ _BUILDERS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(SKIPPED, lambda *arguments: Skipped()),
     "torch.Size": _size,
     "collections.OrderedDict": _ordered_dict,
-    "torch._utils._rebuild_tensor": _tensor,  # of files from before torch 0.4, torchvision's VGG among them
+    "torch._utils._rebuild_tensor": _tensor,  # in files from before torch 0.4, such as torchvision's VGG
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": _parameter,
 }

@@ -1,4 +1,4 @@
-"""Loads and saves the Ranker of RankSRGAN, under its authors' names."""
+"""Loads and saves RankSRGAN's Ranker, with its authors' parameter names."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from decloss_jax.weights.discriminators import ranker_tensors, ranker_variables
 from decloss_jax.weights.generators import check_suffix, read_state, write_state
 from decloss_jax.weights.torch_reader import refusals_as_user_errors
 
-FORMAT = "decloss_jax ranker"  # of the notes that `save_ranker` writes
+FORMAT = "decloss_jax ranker"  # names the format of the notes that `save_ranker` writes
 
 
 def load_ranker(path: str | Path) -> tuple[Ranker, dict[str, Any], dict[str, Any]]:
@@ -23,10 +23,10 @@ def load_ranker(path: str | Path) -> tuple[Ranker, dict[str, Any], dict[str, Any
 
     Returns:
         The Flax model, its variables {"params": ..., "batch_stats": ...} as float32 NumPy arrays, and a
-        description that JSON can hold: `file`, `sha256`, `wrapper`, `features`, `parameters`.
+        description that fits into JSON: `file`, `sha256`, `wrapper`, `features`, `parameters`.
 
     Raises:
-        UserError: a file that is no Ranker, in one sentence that names what is wrong.
+        UserError: the file does not hold a Ranker; one sentence names the reason.
     """
     state = read_state(path)
     with refusals_as_user_errors(path, "weights of a Ranker"):
@@ -42,15 +42,15 @@ def load_ranker(path: str | Path) -> tuple[Ranker, dict[str, Any], dict[str, Any
 
 
 def save_ranker(path: str | Path, model: Ranker, variables: Mapping[str, Any]) -> None:
-    """Saves a Ranker, as .safetensors or as .pth, which RankSRGAN's code loads; whole or not at all.
+    """Saves a Ranker atomically, as .safetensors or as .pth; RankSRGAN's code loads the latter.
 
     Args:
-        path: the file, ending in .safetensors, .pth or .pt.
+        path: the file, with the suffix .safetensors, .pth or .pt.
         model: the Ranker.
-        variables: {"params": ..., "batch_stats": ...}, any arrays of float32.
+        variables: {"params": ..., "batch_stats": ...}, float32 arrays of any kind.
 
     Raises:
-        UserError: another ending, or variables that are not the model's.
+        UserError: another suffix, or variables that do not fit the model.
     """
     notes = {"format": FORMAT, "version": decloss_jax.__version__, "features": model.features}
     check_suffix(path)

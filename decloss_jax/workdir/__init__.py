@@ -1,9 +1,9 @@
-"""What a run leaves on disk.
+"""The files of a training run.
 
-- `claim`: one process, one config in a workdir
-- `network`: a trained network, from a workdir or from a file of weights
-- `checkpoint`: states that survive kill -9 and flipped bits, by Orbax
-- `sums`: the list of hashes by which damage is found
+- `claim`: allows one process and one config per workdir
+- `network`: loads a trained network from a workdir or from a file of weights
+- `checkpoint`: states, saved with Orbax, that survive kill -9 and flipped bits
+- `sums`: the list of hashes that reveals damage
 - `journal`: one line of JSON for each logged step; TensorBoard
-- `plots`: curves drawn from journals
+- `plots`: draws curves from journals
 """

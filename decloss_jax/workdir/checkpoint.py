@@ -1,13 +1,11 @@
-"""Checkpoints of a run, by Orbax: atomic, latest and best kept, checked by SHA-256 before they are used.
+"""Checkpoints of a run, saved atomically with Orbax; a SHA-256 verifies every file before use.
 
     WORKDIR/checkpoints/STAGE/STEP/       the state, the config, the validation metrics, SHA256SUMS
-    WORKDIR/checkpoints/set_aside/        damaged or unfinished steps, moved out of the way when found
+    WORKDIR/checkpoints/set_aside/        damaged or unfinished steps
 
-Orbax does not notice a flipped bit in its data files, hence the list of hashes. It is written last, so a step
-without one was never finished.
-
-A workdir may come from a stranger. The names in the list are compared with those of the files that are there,
-and never followed; sizes are checked before anything is read.
+Orbax does not detect a flipped bit in its data files, hence the list of hashes. It is written last, so a step
+without a list is unfinished. A workdir may come from a stranger: the names in the list are only compared with
+the files present, never opened, and sizes are checked before anything is read.
 """
 
 import math
@@ -38,20 +36,20 @@ KEPT_LATEST = 2
 UNEVALUATED = "unevaluated"
 NOT_OURS = "do not use it, or fetch it again"
 
-# Parameters may be so many bytes, or so many times their files: trained ones hardly compress.
-SIZE_IN_ANY_FILES = 2**26
-EXPANSION_LIMIT = 16
+# Trained parameters hardly compress, so those much larger than their files are refused.
+SIZE_IN_ANY_FILES = 2**26  # bytes that are always allowed
+EXPANSION_LIMIT = 16  # times the size of the files
 
 
 class StageCheckpoints:
-    """The checkpoints of one stage of a run; training goes on while one is written.
+    """The checkpoints of one stage of a run; training continues while one is written.
 
-    An error of the disk in a save is raised by the next `save` or `finish`, or at the end of the block.
+    If the disk fails during a save, the next `save` or `finish`, or the end of the block, raises the error.
 
     Args:
         workdir: the run's folder.
         stage: "pretrain" or "finetune".
-        config: written into each step, so that a checkpoint explains itself.
+        config: written into each step, so that a checkpoint is self-contained.
         best: the validation metric whose highest value marks the best step.
     """
 
@@ -59,14 +57,14 @@ class StageCheckpoints:
         self._config = dict(config)
         self._best = best
         self._thread = ThreadPoolExecutor(1)
-        self._saving: Future[None] | None = None  # what the thread is at
-        # Orbax wants absolute paths; and it would take a folder of ours for a step's.
+        self._saving: Future[None] | None = None
+        # Orbax requires an absolute path, and would mistake any other folder in it for a step.
         self.directory = Path(workdir).resolve() / "checkpoints" / stage
         self._aside = self.directory.parent / "set_aside"
         if parallel.is_first_process():
             self._set_aside_damaged()
         parallel.wait_for_all(f"{stage} checkpoints checked")
-        self.directory.mkdir(parents=True, exist_ok=True)  # so that what Orbax then meets is not the system's
+        self.directory.mkdir(parents=True, exist_ok=True)  # here, so that a full disk raises `OSError`
         with refuse_foreign(self.directory):
             self._manager = ocp.CheckpointManager(self.directory, options=self._options())
 
@@ -84,7 +82,7 @@ class StageCheckpoints:
         return ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=metric, best_mode="max")
 
     def _set_aside_damaged(self) -> None:
-        """Moves steps that cannot be trusted out of Orbax's sight, and says so; removes torn saves."""
+        """Moves damaged steps out of Orbax's sight with a message; removes interrupted saves."""
         for torn in self.directory.glob("*.orbax-checkpoint-tmp"):
             shutil.rmtree(torn)
         for step in step_directories(self.directory):
@@ -109,20 +107,19 @@ class StageCheckpoints:
         unevaluated: Mapping[str, Any] | None = None,
         replacing: bool = False,
     ) -> None:
-        """Begins to save the state of `step`, once the save before is finished; an existing step is kept.
+        """Starts to save the state of `step` after the previous save has finished; keeps an existing step.
 
         The state has been copied when this returns, so its arrays may be donated.
 
         Args:
             step: the number of updates done.
             state: the state after them.
-            metrics: of the evaluation of this step, where there was one.
-            unevaluated: what the journal is to say of a step whose evaluation was cut off.
-            replacing: the step is there, and its evaluation is finished now; the same on all processes.
+            metrics: the validation metrics of this step, if it was evaluated.
+            unevaluated: the journal record of a step whose evaluation was interrupted.
+            replacing: overwrites the step, whose evaluation has now finished; the same on all processes.
 
         Raises:
-            OSError: the system refused to write this step or the one before, as on a full disk. The other
-                finished steps are untouched; a step that is replaced may be lost.
+            OSError: this step or the previous one could not be written; a replaced step may be lost.
         """
         self.finish()
         if step in self._manager.all_steps() and not replacing:
@@ -147,13 +144,13 @@ class StageCheckpoints:
                 write_sums(self.directory / str(step))
 
     def finish(self) -> None:
-        """Waits until the last save is safely on disk; raises `OSError` when the system refused it."""
+        """Waits until the last save is on disk; raises `OSError` if it could not be written."""
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.result()
 
     def restore(self, step: int, abstract: Any, sharding: Sharding) -> Any:
-        """Restores the state of `step`: shapes and dtypes of `abstract`, placed as `sharding` says."""
+        """Restores the state of `step` with the shapes and dtypes of `abstract`, placed by `sharding`."""
         target = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract
         )
@@ -164,7 +161,7 @@ class StageCheckpoints:
             return self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
 
     def unevaluated(self, step: int) -> dict[str, Any] | None:
-        """Returns what was handed to `save` as `unevaluated`; None for a step whose evaluation is done."""
+        """Returns the `unevaluated` of the step's `save`; None if its evaluation has finished."""
         path = self.directory / str(step) / UNEVALUATED / "metadata"
         return files.read_json(path) if path.exists() else None
 
@@ -181,16 +178,16 @@ class StageCheckpoints:
 
 
 def room_for(state: Any) -> int:
-    """Returns the bytes that a saved state may take at most, with its descriptions and half-filled blocks."""
+    """Returns an upper bound for the bytes of a saved state, with its metadata and half-filled blocks."""
     leaves = jax.tree.leaves(state)
     return int(1.1 * sum(leaf.nbytes for leaf in leaves)) + 1024 * len(leaves) + 2**17
 
 
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
-    """Turns what TensorStore makes of an error of the system back into `OSError`, with the name of `path`."""
+    """Turns TensorStore's report of a system error back into an `OSError` that names `path`."""
     try:
-        with late_errors_unsaid(), files.named(path):
+        with suppress_late_errors(), files.named(path):
             yield
     except ValueError as error:
         code = re.search(r"os_error_code='(\d+)'", str(error))
@@ -200,10 +197,10 @@ def system_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def late_errors_unsaid() -> Iterator[None]:
-    """Keeps TensorStore from printing a traceback for each file that it was at when another one failed.
+def suppress_late_errors() -> Iterator[None]:
+    """Hides the traceback that TensorStore prints for each unfinished file when another file fails.
 
-    Orbax does not wait for those after a failure, so they may come late: then the hook stays.
+    Orbax does not wait for these files after a failure, so their errors may come late: then the hook stays.
     """
     before = sys.unraisablehook
 
@@ -217,14 +214,14 @@ def late_errors_unsaid() -> Iterator[None]:
 
 
 def step_directories(directory: Path) -> list[Path]:
-    """Lists the folders of the finished steps of a stage, oldest first."""
+    """Lists the folders of a stage's steps, oldest first."""
     if not directory.is_dir():
         return []
     return sorted((path for path in directory.iterdir() if path.name.isdecimal()), key=lambda p: int(p.name))
 
 
 def trained_stages(workdir: str | Path) -> list[str]:
-    """Lists the stages of which a run has checkpoints, in order; none where there is no run."""
+    """Lists the stages that have checkpoints, in order; empty if there is no run."""
     checkpoints = files.expand(workdir) / "checkpoints"
     return [stage for stage in STAGES if step_directories(checkpoints / stage)]
 
@@ -239,12 +236,11 @@ def load_checkpoint(
         stage: "pretrain" or "finetune"; by default the last one that has a checkpoint.
 
     Returns:
-        The Flax model that the run's config describes, its parameters (NumPy arrays), and a description with
-        `workdir` (its name), `stage`, `step`, `params` (which ones, as `restore_params` says) and `sha256`
-        (of the list of hashes).
+        The Flax model of the run's config, its parameters (NumPy arrays), and a description with `workdir`
+        (its name), `stage`, `step`, `params` (see `restore_params`) and `sha256` (of the list of hashes).
 
     Raises:
-        UserError: no checkpoint, none that is whole, or one that train.py did not write.
+        UserError: no checkpoint, only damaged ones, or one that train.py did not write.
     """
     root = Path(workdir).resolve()
     stages = trained_stages(root)
@@ -259,7 +255,7 @@ def load_checkpoint(
     for step in reversed(step_directories(directory)):
         damage = find_damage(step)
         if damage is not None:
-            console.say(f"checkpoint {step.name} of {directory.name} is passed over: {damage}")
+            console.say(f"checkpoint {step.name} of {directory.name} is skipped: {damage}")
             continue
         with refuse_foreign(step):
             model = build_model(dict(files.read_json(step / "config" / "metadata")["model"]))
@@ -283,14 +279,14 @@ def load_checkpoint(
 
 @contextmanager
 def refuse_foreign(directory: Path) -> Iterator[None]:
-    """Words what goes wrong with files that are whole, but that train.py did not write, as a `UserError`."""
+    """Turns an error from intact files that train.py did not write into a `UserError`."""
     try:
-        with late_errors_unsaid():
+        with suppress_late_errors():
             yield
     except checks.UserError as error:
         raise checks.UserError(f"{directory}: {error}") from error
-    except Exception as error:  # Orbax and TensorStore raise errors of many kinds on what they do not know
-        if jax.process_count() > 1:  # it may tell of the death of another process
+    except Exception as error:  # Orbax and TensorStore raise errors of many kinds
+        if jax.process_count() > 1:  # the error may report the death of another process
             raise
         first = str(error).partition("\n")[0][:200]
         checks.fail(
@@ -302,24 +298,24 @@ def refuse_foreign(directory: Path) -> Iterator[None]:
 
 
 def restore_params(state_directory: Path) -> tuple[Any, str]:
-    """Restores the generator's parameters alone, as NumPy arrays, whatever devices they were saved from.
+    """Restores only the generator's parameters, as NumPy arrays, whatever devices they were saved from.
 
     Returns:
-        The parameters and their name: "ema" (their moving average) where the state holds it, else "params".
+        The parameters and their name: "ema" (the moving average) if the state has one, else "params".
 
     Raises:
-        ValueError: arrays that are much larger than their files, or not of float32.
-        Exception: of many kinds, on damaged files.
+        ValueError: arrays that are much larger than their files, or not float32.
+        Exception: of many kinds, for damaged files.
     """
     checkpointer = ocp.PyTreeCheckpointer()
     metadata = checkpointer.metadata(state_directory).item_metadata
     if metadata is None:
-        raise ValueError("a list of arrays that is damaged, or does not fit to its files")
+        raise ValueError("a list of arrays that is damaged or does not match its files")
     name = "ema" if metadata.tree.get("ema") else "params"
     saved = metadata.tree[name]
     leaves = jax.tree.leaves(saved)
     if any(leaf.dtype != np.float32 for leaf in leaves):
-        raise ValueError("parameters that are not of float32")
+        raise ValueError("parameters that are not float32")
     size = 4 * sum(math.prod(leaf.shape) for leaf in leaves)
     on_disk = sum(path.stat().st_size for path in state_directory.rglob("*"))
     if size > max(SIZE_IN_ANY_FILES, EXPANSION_LIMIT * on_disk):

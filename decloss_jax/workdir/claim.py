@@ -1,4 +1,4 @@
-"""The claim on a workdir: one process, one config; and the wish to stop."""
+"""The claim on a workdir, for one process and one config; and the request to stop."""
 
 import fcntl
 import json
@@ -15,7 +15,7 @@ from decloss_jax.config import flatten
 from decloss_jax.data.folder import split_roots
 from decloss_jax.host import files, parallel
 
-# Fields that may differ when a run goes on: they decide what it reports and how fast, not what it computes.
+# Fields that may differ when a run resumes: they change its reports and its speed, but not its results.
 REPORTING_FIELDS = (
     "log_every_steps",
     "eval_every_steps",
@@ -27,7 +27,7 @@ REPORTING_FIELDS = (
     "data.threads",
 )
 
-# Paths: another way to the same place is no other config.
+# Paths are compared after they are resolved.
 PATH_FIELDS = (
     "init_from",
     "data.root",
@@ -41,7 +41,7 @@ PATH_FIELDS = (
 class StopRequest:
     """Turns SIGTERM and the first Ctrl-C into a request; a second Ctrl-C interrupts at once.
 
-    A second SIGTERM changes nothing: schedulers send several, and the state is being saved.
+    A second SIGTERM has no effect: schedulers send several, and the state is being saved.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class StopRequest:
 
 
 def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Raises `UserError`, saying what differs, unless the workdir is new or holds a run of this config."""
+    """Raises `UserError` with the differences, unless the workdir is new or holds a run of this config."""
     path = workdir / "config.json"
     if not path.exists():
         return
@@ -84,21 +84,21 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
         expected="a new folder, or a run of the same config",
         got="another config's run (" + "; ".join(differing) + ")",
         remedy=f"choose another --workdir (with --config.init_from={workdir} its stage 2 starts from this "
-        "run), or the same config to go on",
+        "run), or use the same config to resume it",
     )
 
 
 def place(field: str, value: Any) -> Any:
-    """Returns the value of a config's field; of a path, or paths with commas between, where they lead to."""
+    """Returns the value of a config field, in which a path, or paths separated by commas, are resolved."""
     is_path = field in PATH_FIELDS and isinstance(value, str) and value
     return [path.resolve() for path in split_roots(value)] if is_path else value
 
 
 def record_config(workdir: Path, config: Mapping[str, Any]) -> None:
-    """Writes `config.json`, which makes the workdir this config's; for when nothing is left to refuse.
+    """Writes `config.json`, which binds the workdir to this config; call it after all checks.
 
     Raises:
-        UserError: another run has done so since `check_same_config`.
+        UserError: a run of another config has written its own since the last `check_same_config`.
     """
     path = workdir / "config.json"
     check_same_config(workdir, config)
@@ -107,26 +107,25 @@ def record_config(workdir: Path, config: Mapping[str, Any]) -> None:
 
 
 def check_shared(workdir: Path) -> None:
-    """Raises `UserError` unless all processes see the same folder: each reads what process 0 has written."""
+    """Raises `UserError` unless all processes see the same folder: each must read what process 0 wrote."""
     lock = workdir / ".lock"
     if parallel.is_first_process():
         lock.write_text(secrets.token_hex())
     parallel.wait_for_all("lock written")
-    remedy = "choose a --workdir on a disk that all of them share"
+    remedy = "choose a --workdir on a disk that all processes share"
     parallel.check_agreement(f"workdir {workdir}", lock.read_text(), remedy)
 
 
 @contextmanager
 def claim(workdir: Path) -> Iterator[StopRequest]:
-    """Holds the workdir for this run: no second process may train in it. However this one ends, the system
-    takes the lock away.
+    """Locks the workdir against a second training process. The system releases the lock when this one ends.
 
     Yields:
         The request to stop, which SIGTERM and Ctrl-C set.
 
     Raises:
-        UserError: the workdir cannot be written to, or is in use; and in place of an error of the system
-            while it is held, such as that of a full disk.
+        UserError: the workdir cannot be written to, or is in use; or an `OSError`, such as a full disk,
+            occurred inside the block.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -157,9 +156,9 @@ def claim(workdir: Path) -> Iterator[StopRequest]:
     except OSError as error:
         checks.fail(
             str(error.filename or f"workdir {workdir}"),
-            expected="a place that can be written to and has room, and files that can be read",
+            expected="a writable disk with free space, and readable files",
             got=error.strerror or error,
-            remedy="mend that, and the same command goes on from the last checkpoint, which is whole",
+            remedy="correct that, and run the same command again: it resumes from the last checkpoint",
         )
     finally:
         for number, handler in handlers.items():

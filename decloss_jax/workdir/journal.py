@@ -1,7 +1,7 @@
 """The run's journal: one JSON line per logged step, and the same numbers for TensorBoard.
 
 `journal.jsonl` begins with one line that holds the config and the versions. A resumed run drops the lines
-that are newer than its checkpoint and writes them again, so the file ends up as if nothing had happened; only
+that are newer than its checkpoint and writes them again, so an interruption does not change the file. Only
 the fields of `MACHINE_FIELDS` depend on the machine.
 """
 
@@ -22,12 +22,12 @@ from decloss_jax.host import files
 
 RECORDED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
 
-# Speed, and the share of the time in which training waited for data, since the line before.
+# Speed, and the share of the time that training waited for data, both since the previous line.
 MACHINE_FIELDS = ("images_per_second", "data_wait")
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python, of this package and of what its numbers depend on."""
+    """Returns the versions of Python, of this package, and of the packages that affect its results."""
     packages = {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
     return {"python": platform.python_version(), "decloss_jax": __version__} | packages
 
@@ -37,9 +37,9 @@ class Journal:
 
     Args:
         workdir: the run's folder.
-        header: what the first line holds; used when the journal is new.
-        step: the step from which the run goes on; newer lines are dropped.
-        silent: write nothing (for all processes but one).
+        header: the first line of a new journal.
+        step: the step from which the run resumes; newer lines are dropped.
+        silent: writes nothing (for all processes but one).
     """
 
     def __init__(self, workdir: Path, *, header: Mapping[str, Any], step: int, silent: bool = False):
@@ -69,7 +69,7 @@ class Journal:
         )
 
     def show(self, step: int, name: str, image: np.ndarray) -> None:
-        """Writes an image, uint8 [H,W,3], to samples/STEP_NAME.png, and for TensorBoard."""
+        """Writes an image, uint8 [H,W,3], to samples/STEP_NAME.png and to TensorBoard."""
         if self._silent:
             return
         name = files.shorten(name.replace("/", "_"))
@@ -89,10 +89,10 @@ class Journal:
 
 
 class Events:
-    """Writes TensorBoard's events at once and in order; what cannot be written raises `OSError`.
+    """Writes TensorBoard's events immediately and in order; a failed write raises `OSError`.
 
-    tensorboardX's own SummaryWriter writes from a thread: on a full disk that thread dies, and training waits
-    for it for ever.
+    tensorboardX's own SummaryWriter writes from a thread. On a full disk that thread dies, and training waits
+    for it forever.
     """
 
     def __init__(self, folder: Path, step: int):
@@ -102,9 +102,9 @@ class Events:
         self._folder = folder
         folder.mkdir(exist_ok=True)
         with files.named(folder):
-            # The step tells apart files whose names have the same second, as after a jump of the clock.
+            # The step distinguishes files from the same second, which occur when the clock is set back.
             self._writer = EventsWriter(str(folder / "events"), f".{step}")
-            # TensorBoard hides what earlier files hold from this step on.
+            # TensorBoard hides the events of earlier files from this step on.
             self._write(Event(session_log=SessionLog(status=SessionLog.START)), step + 1)
 
     def _write(self, event: Any, step: int) -> None:
@@ -112,7 +112,7 @@ class Events:
         self._writer.write_event(event)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes numbers by name, and everything written before, to the disk."""
+        """Writes numbers by name, and flushes all events to the disk."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
@@ -130,13 +130,13 @@ class Events:
             self._write(Event(summary=summary.image(name, image, dataformats="HWC")), step)
 
     def close(self) -> None:
-        """Ends the file."""
+        """Closes the file."""
         with files.named(self._folder):
             self._writer.close()
 
 
 def summary(workdir: Path) -> str:
-    """Says in one line what a finished run has reached, and where everything lies."""
+    """Summarises a finished run in one line: its steps, its best validation PSNR, and its files."""
     records = [record for record in read(workdir)[1] if isinstance(record.get("stage"), str)]
     ends = {record["stage"]: record["step"] for record in records}
     parts = ["done: " + ", ".join(f"{stage} to step {step}" for stage, step in ends.items())]
@@ -150,7 +150,7 @@ def summary(workdir: Path) -> str:
 
 
 def step_of(line: str) -> float:
-    """Returns the step of a journal line; infinity for one that a crash cut off or garbled."""
+    """Returns the step of a journal line; infinity for a damaged line."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
@@ -158,9 +158,9 @@ def step_of(line: str) -> float:
 
 
 def read(workdir: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Reads a run's journal: its header and its records, oldest first; without lines that a crash cut off.
+    """Reads a run's journal: its header and its records, oldest first.
 
-    A header that is damaged is empty.
+    Damaged lines are dropped; a damaged header becomes an empty dictionary.
     """
     path = files.regular(Path(workdir) / "journal.jsonl")
     first, *lines = path.read_text(errors="replace").splitlines() or [""]
@@ -168,7 +168,7 @@ def read(workdir: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def header_of(line: str) -> dict[str, Any]:
-    """Returns what the first line of a journal holds; nothing of one that was cut off or garbled."""
+    """Parses the first line of a journal; returns an empty dictionary if it is damaged."""
     try:
         header = json.loads(line)
     except (ValueError, RecursionError):

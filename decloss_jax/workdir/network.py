@@ -1,4 +1,4 @@
-"""Loads a trained network, wherever it lies: in a file of weights or in the workdir of a run."""
+"""Loads a trained network from a file of weights or from the workdir of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,20 @@ from decloss_jax.workdir.checkpoint import load_checkpoint
 def load_network(
     path: str | Path, *, stage: str | None = None, res_scale: float | None = None, key: str = ""
 ) -> tuple[nn.Module, Any, dict[str, Any]]:
-    """Loads the generator in a file of weights, or in the newest checkpoint of a run.
+    """Loads the generator from a file of weights, or from the newest checkpoint of a run.
 
     Args:
         path: a .safetensors, .pth or .pt file, or a workdir of train.py.
-        stage: of a run, "pretrain" or "finetune"; by default the last one that has a checkpoint.
+        stage: the stage of a run, "pretrain" or "finetune"; by default the last one that has a checkpoint.
         res_scale: EDSR's residual scale, for a file that does not record it.
-        key: which state dict of a PyTorch file that has several, such as "params_ema"; "": the usual one.
+        key: selects a state dict, such as "params_ema", if a PyTorch file has several; "" is the default one.
 
     Returns:
-        The Flax model, its parameters (NumPy arrays), and a description that JSON can hold: that of
-        `weights.load_generator` or of `checkpoint.load_checkpoint`; `weights.describe` makes a line of it.
+        The Flax model, its parameters (NumPy arrays), and a description that fits into JSON, from
+        `weights.load_generator` or `checkpoint.load_checkpoint`; `weights.describe` formats it as one line.
 
     Raises:
-        UserError: no network at `path`, or an option that does not belong to it.
+        UserError: no network at `path`, or an option that does not apply to it.
     """
     path = files.expand(path)
     checks.check(

@@ -13,14 +13,14 @@ from decloss_jax.host.console import printable
 from decloss_jax.workdir import journal
 
 PANEL_SIZE = (5.0, 3.2)  # inches
-MARKERS_UNTIL = 40  # points of a curve; longer ones are lines alone
-HOURS_FROM = 120  # minutes; shorter runs are drawn against minutes
+MARKERS_UNTIL = 40  # points; longer curves are drawn without markers
+HOURS_FROM = 120  # minutes; longer runs are drawn against hours
 
-# The pictures, and which fields of the journal each one shows, a row of panels for each field.
+# The pictures and the prefixes of the journal fields they show, one row of panels per field.
 PICTURES = {"losses": ("loss/",), "learning_rate": ("learning_rate",), "validation": ("validation/",)}
 LOG_SCALED = "loss/"  # losses fall over orders of magnitude
 
-# Of a journal that anybody may have written; a run has two stages and about twenty fields.
+# Limits for a journal from a stranger; a run has two stages and about twenty fields.
 MOST_FIELDS, MOST_STAGES = 100, 100
 LONGEST_LABEL = 100  # characters
 
@@ -30,11 +30,11 @@ class Curves:
     """The journal of a run.
 
     Attributes:
-        name: of the run.
-        steps: of the logged lines.
-        minutes: of training until each line, without saving and measuring; from the images per second.
-        stages: number of the first line of each stage.
-        values: field -> a value for each line, NaN where the line does not have it.
+        name: the name of the run.
+        steps: the step of each line.
+        minutes: the training time until each line, without saves and evaluations, from the images per second.
+        stages: the index of the first line of each stage.
+        values: field -> one value per line, NaN if the line lacks the field.
     """
 
     name: str
@@ -45,17 +45,17 @@ class Curves:
 
 
 def draw_runs(workdirs: Sequence[Path], out: Path) -> list[Path]:
-    """Draws losses.png, learning_rate.png and validation.png of one or more runs, in common panels.
+    """Draws losses.png, learning_rate.png and validation.png; all runs share the panels.
 
     Args:
-        workdirs: of train.py.
-        out: folder of the pictures, made when missing; pictures of earlier calls are replaced.
+        workdirs: the workdirs of one or more runs of train.py.
+        out: the folder for the pictures. It is created if necessary, and earlier pictures are replaced.
 
     Returns:
-        The files written; validation.png only where something was measured.
+        The files written; validation.png only if a run has validation metrics.
 
     Raises:
-        UserError: a folder without a journal, an empty or damaged one, or an `out` that cannot be written to.
+        UserError: a folder without a journal, an empty or damaged journal, or an `out` that is not writable.
     """
     runs = [read_curves(workdir) for workdir in workdirs]
     names = [run.name for run in runs]
@@ -126,15 +126,15 @@ def read_curves(workdir: Path) -> Curves:
 
 
 def column(records: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """Returns a field of all lines, NaN where a line does not have it."""
+    """Returns the values of a field in all lines, NaN if a line lacks it."""
     return np.asarray([float(record.get(name, np.nan)) for record in records])
 
 
 def minutes_of(steps: np.ndarray, images_per_second: np.ndarray, batch_size: float) -> np.ndarray:
-    """Returns the minutes of training until each line: the sum of steps times images over images per second.
+    """Returns the minutes of training until each line: the sum of steps x batch size / images per second.
 
-    A line without a speed counts with that of the line before. A journal that begins in the middle of a run,
-    as one that went on from another's stage 1, begins with the first of its own steps.
+    A line without a speed takes the previous line's. A journal may begin in the middle of a run, for instance
+    after another run's stage 1; its time then starts with its own first step.
     """
     speeds = images_per_second.copy()
     for i in range(1, len(speeds)):
@@ -148,7 +148,7 @@ def minutes_of(steps: np.ndarray, images_per_second: np.ndarray, batch_size: flo
 
 
 def draw_picture(runs: Sequence[Curves], fields: Sequence[str], path: Path) -> Path:
-    """Draws a row for each field, against steps on the left and time on the right."""
+    """Draws one row per field, against steps on the left and against time on the right."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -188,19 +188,19 @@ def draw_picture(runs: Sequence[Curves], fields: Sequence[str], path: Path) -> P
 
 
 def plain(text: str) -> str:
-    """Returns a text that Matplotlib shows as it is: no formula between dollars, no label hidden by "_"."""
+    """Escapes a text for Matplotlib, which reads dollars as formulas and hides labels that start with "_"."""
     text = printable(text)[:LONGEST_LABEL].replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
 def positive(run: Curves, field: str) -> bool:
-    """Tells whether a field of a run can be drawn on a logarithmic scale; also where the run lacks it."""
+    """Tells whether a logarithmic scale can show a field of a run; true if the run lacks the field."""
     values = run.values.get(field)
     return values is None or bool((values > 0).any())
 
 
 def draw_curve(axis: Any, run: Curves, field: str, x: np.ndarray, color: str) -> None:
-    """Draws a field of a run, where the run has it; dotted lines part the stages."""
+    """Draws a field of a run, if the run has it; dotted lines separate the stages."""
     y = run.values.get(field, np.full(len(x), np.nan))
     there = ~np.isnan(y)
     marker = "." if np.count_nonzero(there) <= MARKERS_UNTIL else ""

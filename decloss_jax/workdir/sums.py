@@ -1,4 +1,4 @@
-"""The list of hashes that makes a checkpoint a whole one."""
+"""The list of hashes that marks a checkpoint as finished and reveals damage."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ SUMS = "SHA256SUMS"
 
 
 def list_files(step_directory: Path) -> list[str]:
-    """Lists the files of a step but the list of hashes, by their relative names."""
+    """Lists the files of a step, except the list of hashes, by their relative names."""
     found = (path for path in step_directory.rglob("*") if path.is_file() and path.name != SUMS)
     return sorted(path.relative_to(step_directory).as_posix() for path in found)
 
@@ -20,10 +20,10 @@ def write_sums(step_directory: Path) -> None:
 
 
 def find_damage(step_directory: Path) -> str | None:
-    """Returns what is wrong with a step (one clause), or None when every file is as it was written."""
+    """Returns the damage of a step in one clause, or None if every file is intact."""
     sums = step_directory / SUMS
     if not sums.is_file():
-        return "its removal or saving was cut off"
+        return "its removal or saving was interrupted"
     for path in (step_directory, *step_directory.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             return f"{path.name} is a link, a pipe or a device"
@@ -36,5 +36,5 @@ def find_damage(step_directory: Path) -> str | None:
         return f"{missing[0]} is missing"
     for name, digest in digests.items():
         if files.sha256(step_directory / name) != digest:
-            return f"{name} is not what was written"
+            return f"{name} has changed since it was written"
     return None

@@ -29,7 +29,7 @@ ARGUMENTS = (
 
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory):
-    """Chromium as Debian packages it (`make browser`); it keeps logs of its console and network."""
+    """Debian's Chromium (`make browser`), with logs of its console and network."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
     for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
@@ -57,7 +57,7 @@ class Evaluated:
 
 @pytest.fixture(scope="session")
 def evaluated(tmp_path_factory) -> Evaluated:
-    """What evaluate.py makes of bicubic and a small network on images with such names."""
+    """The result of evaluate.py for bicubic and a small network on images with such names."""
     folder = tmp_path_factory.mktemp("page")
     methods = ("bicubic", "\"><svg onload=alert('method')>&amp;#50%")
     images = ("\"><script>alert('image')<!--", "<img src=x onerror=alert(1)>", "plain & simple' {{ 7 * 7 }}")

@@ -1,4 +1,4 @@
-"""Evaluation end to end, in this process and as a user types it."""
+"""Evaluation end to end, in this process and from the command line."""
 
 import csv
 import json
@@ -28,7 +28,7 @@ FIDELITY = ("psnr_rgb", "psnr_y", "ssim_rgb", "ssim_y")
 
 
 def write_set(folder, sizes, *, scale=4, low=True, seed=0):
-    """Writes smooth random images, of which LR images can tell something."""
+    """Writes smooth random images, whose LR images are informative."""
     rng = np.random.default_rng(seed)
     for i, (height, width) in enumerate(sizes):
         small = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
@@ -205,7 +205,7 @@ def test_out_is_refused_by_the_first_foreign_entry(tmp_path, names, foreign):
 
 def test_out_that_is_a_file_is_refused(tmp_path):
     write_files(tmp_path, "out")
-    with pytest.raises(UserError, match="which is no folder"), folder_that_appears(tmp_path / "out"):
+    with pytest.raises(UserError, match="which is not a folder"), folder_that_appears(tmp_path / "out"):
         pass
 
 

@@ -1,4 +1,4 @@
-"""report.html as people use it: in a real browser, with mouse, touch and keys."""
+"""report.html in a real browser, with mouse, touch and keyboard."""
 
 import base64
 import csv
@@ -18,12 +18,12 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 REGION = 48  # what a magnifier shows
-LAST = 2  # the scene of the image that is largest, 160 x 144, and shown three times as large
+LAST = 2  # the scene of the largest image, 160 x 144, which is enlarged three times
 
 
 @pytest.fixture
 def page(chromium, evaluated):
-    """The page of the evaluation, freshly loaded on a wide, light screen, with nothing said before."""
+    """The page of the evaluation, newly loaded on a wide, light screen, with an empty log."""
     show(chromium)
     open_page(chromium, evaluated.folder / "report.html")
     return chromium
@@ -61,18 +61,18 @@ def scene_of(browser, index=LAST):
 
 
 def choose(scene, left, right):
-    """Chooses what is compared, by its place among the versions."""
+    """Chooses the compared versions by their indices."""
     for side, index in (("left", left), ("right", right)):
         Select(scene.find_element(By.CSS_SELECTOR, f"[data-side={side}]")).select_by_index(index)
 
 
 def shot(element) -> np.ndarray:
-    """Returns what is on the screen, uint8 [H,W,3]."""
+    """Returns a screenshot of an element, uint8 [H,W,3]."""
     return np.asarray(Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB"))
 
 
 def canvas_pixels(browser, canvas) -> np.ndarray:
-    """Returns what a canvas holds, uint8 [H,W,3]."""
+    """Returns the pixels of a canvas, uint8 [H,W,3]."""
     uri = browser.execute_script("return arguments[0].toDataURL()", canvas)
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB"))
 
@@ -287,7 +287,7 @@ def test_headers_sort_numerically_both_ways(page, evaluated):
 
 
 def test_sort_knows_infinity_and_what_is_missing(page):
-    """9 stands before 10 and 100, infinity at its end, and a value that is missing always last."""
+    """9 precedes 10 and 100, infinity is at its end, and a missing value is always last."""
     page.execute_script(
         """
         const body = document.querySelector("table").tBodies[0], row = body.rows[0];
@@ -326,7 +326,7 @@ def test_phone_scrolls_tables_and_nothing_else(page, evaluated):
 
 
 def contrast(browser, selector) -> float:
-    """Returns the contrast of an element's text with the page's ground, as WCAG defines it."""
+    """Returns the contrast of an element's text with the page's background, as WCAG defines it."""
     script = """
         const ground = getComputedStyle(document.body).backgroundColor;
         const colors = [getComputedStyle(arguments[0]).color, ground];
@@ -366,7 +366,7 @@ def test_keyboard_reaches_everything_and_shows_where_it_is(page):
 
 
 def test_page_is_described(page):
-    """What assistive technology goes by: language, title, headings in order, names of all controls."""
+    """For assistive technology: language, title, headings in order, and names of all controls."""
     assert page.execute_script("return document.documentElement.lang") == "en"
     assert page.title
     levels = [int(h.tag_name[1]) for h in page.find_elements(By.CSS_SELECTOR, "h1, h2, h3, h4")]

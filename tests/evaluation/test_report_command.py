@@ -1,4 +1,4 @@
-"""`python -m decloss_jax report`: what it reads, what it compares, and what it refuses."""
+"""`python -m decloss_jax report`: its inputs, its comparisons, and its refusals."""
 
 import json
 import math
@@ -52,7 +52,7 @@ def saved(root, tmp_path):
 
 
 def report(capsys, *arguments):
-    """Runs the command in this process; returns its status and what it says."""
+    """Runs the command in this process; returns its status and its messages."""
     capsys.readouterr()
     status = cli.main(["report", *map(str, arguments)])
     output = capsys.readouterr()
@@ -131,15 +131,15 @@ def test_report_does_without_what_is_not_found(root, saved, tmp_path, capsys, ho
     value = read_evaluation(saved).datasets["Small"].values["psnr_y"]
     assert f">{value:.3f}</td>" in page
     missing = how not in ("elsewhere", "pictures")
-    assert ("were not found where they lay" in page) == missing
-    assert ("without HR images of Small" in err) == missing
+    assert ("were not found in their folder" in page) == missing
+    assert ("no HR images of Small" in err) == missing
     assert ("Pictures missing in sr/Small: net." in page) == (how == "pictures")
     expected = {"elsewhere": 3, "pictures": 2}.get(how, 1)
     assert page.count("data:image/webp") == 2 * expected
 
 
 def test_report_names_no_folder_of_the_data(root, saved, tmp_path, capsys):
-    """A page that is sent to others does not tell where the images lie."""
+    """A page that is sent to others does not reveal the folder of the images."""
     assert str(root) in (saved / "summary.json").read_text()
     for folder in (root, tmp_path / "Small"):
         assert report(capsys, saved, "--out", tmp_path / "page.html", "--overwrite")[0] == 0
@@ -183,7 +183,7 @@ def test_report_refuses_runs_of_other_conventions(root, saved, tmp_path, capsys,
         return bicubic_upscale(low, options.get("scale", 4))
 
     out = evaluate(root, tmp_path / "other", ("other", other), **options)
-    words = [str(out), f"as in {saved}", "do not compare", *words]
+    words = [str(out), f"as in {saved}", "not comparable", *words]
     assert_refused(capsys, saved, out, "--out", tmp_path / "page.html", words=words)
     assert not (tmp_path / "page.html").exists()
 

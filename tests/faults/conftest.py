@@ -1,4 +1,4 @@
-"""The run that nothing disturbs, with which the others are compared."""
+"""The uninterrupted run, with which the others are compared."""
 
 import pytest
 from small_run import SmallRun

@@ -47,7 +47,7 @@ def make_weights(path: Path) -> Path:
 
 
 def make_workdir(workdir: Path) -> Path:
-    """Writes what a short run leaves: a checkpoint, its config, and a journal."""
+    """Writes the files of a short run: a checkpoint, its config, and a journal."""
     mesh = parallel.data_mesh(jax.devices()[:1])
     optimizer = build_optimizer({"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8})
     params = jax.device_put(draw_params(MODEL, 0), parallel.replicated(mesh))
@@ -62,7 +62,7 @@ def make_workdir(workdir: Path) -> Path:
 
 
 def make_evaluation(folder: Path) -> Path:
-    """Writes an evaluation of bicubic on one image, which lies beside it."""
+    """Writes an evaluation of bicubic on one image, and the image next to it."""
     images = folder.with_name(f"{folder.name}_images")
     images.mkdir()
     (images / "a.png").write_bytes(encoded("PNG"))
@@ -72,14 +72,14 @@ def make_evaluation(folder: Path) -> Path:
 
 
 def journal_text(*records: dict, header: object = None) -> str:
-    """Returns a journal of these records, with a step and a stage where they have none."""
+    """Returns a journal of these records; a missing step or stage is added."""
     lines = [{"config": CONFIG} if header is None else header]
     lines += [{"step": i, "stage": "pretrain", "images_per_second": 3.0} | r for i, r in enumerate(records)]
     return "".join(f"{json.dumps(line)}\n" for line in lines)
 
 
 def text(name: str, content: str | bytes) -> Change:
-    """Returns a change of a folder: another content of one of its files."""
+    """Returns a change of a folder: other content for one of its files."""
     return lambda folder: (folder / name).write_bytes(
         content if isinstance(content, bytes) else content.encode()
     )
@@ -103,7 +103,7 @@ def array(name: str, **metadata: object) -> Change:
 
 
 def pipe(name: str) -> Change:
-    """Returns a change of a folder: a file becomes a pipe, on which a reader would wait for ever."""
+    """Returns a change of a folder: a file becomes a pipe, on which a reader would wait forever."""
     return lambda folder: ((folder / name).unlink(), os.mkfifo(folder / name))
 
 
@@ -118,9 +118,9 @@ def listed(line: str) -> Change:
 
 
 META, ARRAYS = f"{STEP}/config/metadata", f"{STEP}/state/_METADATA"
-LARGE = {"shape": [10**9], "chunks": [10**9], "fill_value": 0}  # 4 GB of zeros in no file
+LARGE = {"shape": [10**9], "chunks": [10**9], "fill_value": 0}  # 4 GB of zeros without a file
 
-# Changes after which the list of hashes is made anew, so that the step looks whole; and what is then said.
+# Changes after which the list of hashes is written again, so that the step looks intact; and the message.
 FOREIGN_CHECKPOINTS: dict[str, tuple[Change, str]] = {
     "config empty": (text(META, ""), "JSONDecodeError"),
     "config binary": (text(META, b"\xff\xfe\0"), "UnicodeDecodeError"),
@@ -147,24 +147,24 @@ FOREIGN_CHECKPOINTS: dict[str, tuple[Change, str]] = {
     "array of 4 GB": (array("conv_last.bias", **LARGE), "bytes of parameters in"),
     "array of 4 TB": (array("conv_last.bias", **LARGE | {"shape": [10**12]}), "bytes of parameters in"),
     "array longer": (array("conv_last.bias", shape=[5], chunks=[5]), "expected a checkpoint of train.py"),
-    "array of integers": (array("conv_last.bias", dtype="<i4"), "not of float32"),
-    "array of texts": (array("conv_last.bias", dtype="|S9"), "damaged, or does not fit"),
-    "arrays no JSON": (text(ARRAYS, "{"), "damaged, or does not fit"),
+    "array of integers": (array("conv_last.bias", dtype="<i4"), "not float32"),
+    "array of texts": (array("conv_last.bias", dtype="|S9"), "damaged or does not match"),
+    "arrays no JSON": (text(ARRAYS, "{"), "damaged or does not match"),
     "arrays a list": (text(ARRAYS, "[]"), "expected a checkpoint of train.py"),
     "arrays deep": (text(ARRAYS, DEEP), "RecursionError"),
-    "arrays none": (text(ARRAYS, '{"tree_metadata": {}}'), "damaged, or does not fit"),
-    "manifest empty": (text(f"{STEP}/state/manifest.ocdbt", ""), "damaged, or does not fit"),
-    "no state": (lambda workdir: shutil.rmtree(workdir / STEP / "state"), "damaged, or does not fit"),
+    "arrays none": (text(ARRAYS, '{"tree_metadata": {}}'), "damaged or does not match"),
+    "manifest empty": (text(f"{STEP}/state/manifest.ocdbt", ""), "damaged or does not match"),
+    "no state": (lambda workdir: shutil.rmtree(workdir / STEP / "state"), "damaged or does not match"),
 }
 
-# Changes of a step that then does not look whole, and which clause says so.
+# Changes that damage a step visibly, and the clause that reports them.
 DAMAGED_CHECKPOINTS: dict[str, tuple[Change, str]] = {
     "hash of a file above": (listed(f"{'0' * 64}  ../../../../secret\n"), "../../../../secret is missing"),
     "hash of an absolute path": (listed(f"{'0' * 64}  /etc/passwd\n"), "/etc/passwd is missing"),
     "hash of an escape": (listed(f"{'0' * 64}  \x1b[31m<b>\n"), r"\x1b[31m<b> is missing"),
     "hashes binary": (text(f"{STEP}/SHA256SUMS", bytes(range(256))), "is not in SHA256SUMS"),
-    "hashes a pipe": (pipe(f"{STEP}/SHA256SUMS"), "its removal or saving was cut off"),
-    "hashes without end": (link(f"{STEP}/SHA256SUMS", "/dev/zero"), "its removal or saving was cut off"),
+    "hashes a pipe": (pipe(f"{STEP}/SHA256SUMS"), "its removal or saving was interrupted"),
+    "hashes without end": (link(f"{STEP}/SHA256SUMS", "/dev/zero"), "its removal or saving was interrupted"),
     "config a pipe": (pipe(META), "metadata is a link, a pipe or a device"),
     "config a link": (link(META, "/etc/passwd"), "metadata is a link, a pipe or a device"),
     "arrays without end": (link(ARRAYS, "/dev/zero"), "_METADATA is a link, a pipe or a device"),
@@ -172,7 +172,7 @@ DAMAGED_CHECKPOINTS: dict[str, tuple[Change, str]] = {
 
 
 def hostile_weights() -> dict[str, bytes]:
-    """Returns files by name that are no weights, though some begin as such."""
+    """Returns files by name that do not hold weights, though some begin like them."""
 
     def saved(content: object) -> bytes:
         buffer = BytesIO()
@@ -207,14 +207,14 @@ def hostile_weights() -> dict[str, bytes]:
 
 
 class Runs:
-    """What an unpickler would run."""
+    """An object whose unpickling would run a command."""
 
     def __reduce__(self) -> tuple:
         return os.system, ("touch code_was_run",)
 
 
 def make_all(folder: Path) -> None:
-    """Makes what hostile_memory.py needs: WEIGHTS, WORKDIR, EVALUATION as they should be, and changed."""
+    """Makes the files for hostile_memory.py: WEIGHTS, WORKDIR, EVALUATION, both intact and changed."""
     folder.mkdir(parents=True)
     make_weights(folder / "sound.safetensors")
     for name, content in hostile_weights().items():
@@ -245,7 +245,7 @@ def make_all(folder: Path) -> None:
 
 
 def change_copy(source: Path, target: Path, change: Change, *, rehash: bool = False) -> Path:
-    """Copies a folder and changes the copy; with `rehash` its checkpoint looks whole again."""
+    """Copies a folder and changes the copy; with `rehash` its checkpoint looks intact again."""
     shutil.copytree(source, target, symlinks=True)
     change(target)
     if rehash:

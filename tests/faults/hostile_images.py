@@ -26,7 +26,7 @@ SVG = b"<svg xmlns='http://www.w3.org/2000/svg' width='20' height='20' onload='a
 def png(
     width: int, height: int, *, idat: bytes = b"", before: bytes = b"", depth: int = 8, color: int = 2
 ) -> bytes:
-    """Returns a PNG of this header, with `idat` as its deflated data and other chunks `before` it."""
+    """Returns a PNG with this header, with `idat` as its deflated data and other chunks `before` it."""
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
     return (
         PNG_SIGNATURE
@@ -43,7 +43,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 @functools.cache
 def deflate_zeros(size: int) -> bytes:
-    """Deflates so many zeros, a thousandth of their size."""
+    """Deflates so many zeros to a thousandth of their size."""
     packer = zlib.compressobj(9)
     whole, rest = divmod(size, len(MEGABYTE))
     parts = [packer.compress(MEGABYTE) for _ in range(whole)]
@@ -79,7 +79,7 @@ def plain_tiff(
 
 
 def many_directories(count: int) -> bytes:
-    """Returns a TIFF of one pixel, and `count` empty directories behind it: as many frames, it says."""
+    """Returns a TIFF of one pixel, followed by `count` empty directories, which claim as many frames."""
     first = plain_tiff(1, 1, zlib.compress(b"\0"))
     start = len(first)
     chain = b"".join(struct.pack("<HI", 0, start + 6 * (i + 1)) for i in range(count - 1))
@@ -88,13 +88,13 @@ def many_directories(count: int) -> bytes:
 
 def bmp(width: int, height: int, *, offset: int = 54, bits: int = 24, compression: int = 0, colors: int = 0,
         body: bytes = bytes(64)) -> bytes:  # fmt: skip
-    """Returns a BMP of this header."""
+    """Returns a BMP with this header."""
     info = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, 0, 0, 0, colors, 0)
     return b"BM" + struct.pack("<IHHI", 54 + len(body), 0, 0, offset) + info + body
 
 
 def webp(width: int, height: int) -> bytes:
-    """Returns a lossless WebP of this header and nothing behind it."""
+    """Returns a lossless WebP with this header and no data."""
     bits = (width - 1) | (height - 1) << 14
     stream = b"\x2f" + struct.pack("<I", bits) + bytes(16)
     body = b"WEBPVP8L" + struct.pack("<I", len(stream)) + stream + b"\0" * (len(stream) % 2)
@@ -116,7 +116,7 @@ def frames(form: str, count: int, side: int = 16) -> bytes:
 
 
 def with_patched_size(jpeg: bytes, width: int, height: int) -> bytes:
-    """Returns a JPEG whose header says another size."""
+    """Returns a JPEG whose header claims another size."""
     place = jpeg.index(b"\xff\xc0") + 5
     return jpeg[:place] + struct.pack(">HH", height, width) + jpeg[place + 4 :]
 
@@ -171,7 +171,7 @@ def hostile_images(proof: Path) -> dict[str, bytes]:
 
 
 def harmless_images() -> dict[str, bytes]:
-    """Returns files by name that look odd and are pictures all the same."""
+    """Returns files by name that look odd but are valid pictures."""
     return {
         "jpeg_called.png": encoded("JPEG"),
         "png_called.jpg": encoded("PNG"),

@@ -1,4 +1,4 @@
-"""A small run of both stages, the second with a discriminator: how it is started, killed, and compared."""
+"""Starts, kills and compares small runs of both stages, the second with a discriminator."""
 
 import functools
 import json
@@ -21,13 +21,13 @@ from command_line import CACHE, REPOSITORY, command, environment
 from decloss_jax.workdir import checkpoint, journal
 
 RESULTS = REPOSITORY / "results" / "trials"
-# 30 December 1989 to 2 May 2099: where a clock that jumps may put a file's time.
+# 30 December 1989 to 2 May 2099: the times that a clock that jumps may give a file.
 EARLIEST, LATEST = 631_000_000, 4_081_000_000
 
 
 @dataclass(frozen=True)
 class SmallRun:
-    """A call of train.py: its workdir, its cache of decoded images, its length, how often it writes."""
+    """A call of train.py: its workdir, its cache of decoded images, its length, and its intervals."""
 
     workdir: Path
     cache: Path = CACHE / "photographs"
@@ -98,14 +98,14 @@ def communicate(process: subprocess.Popen[str], timeout: float = 600) -> tuple[i
 
 
 def free_port() -> int:
-    """Returns a port of this machine that nothing listens at."""
+    """Returns a free port of this machine."""
     with socket.socket() as listener:
         listener.bind(("localhost", 0))
         return listener.getsockname()[1]
 
 
 def limit_files(largest: int) -> None:
-    """Lets this process write no larger file, as a full disk does; unlike a mount it asks for no rights."""
+    """Limits the size of this process's files, like a full disk; unlike a mount it needs no privileges."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
 
 
@@ -138,7 +138,7 @@ def is_removing(run: SmallRun) -> bool:
 
 
 def is_evaluating(run: SmallRun) -> bool:
-    """The first of two pictures of an evaluation is there, or on its way."""
+    """The first of two pictures of an evaluation is written, or in progress."""
     pictures = list((run.workdir / "samples").glob("*.png"))
     return len(pictures) % 2 == 1 or any((run.workdir / "samples").glob(".*.png.*"))
 
@@ -171,7 +171,7 @@ def last_step(run: SmallRun) -> int:
 
 
 def under_way(run: SmallRun) -> str:
-    """Says what the remains of a killed run show it to have been doing."""
+    """Tells from its files what a killed run was doing."""
     found = [name for name, is_so in MARKS.items() if is_so(run)]
     if found:
         return found[0]
@@ -182,25 +182,25 @@ def under_way(run: SmallRun) -> str:
 
 
 def wait_until(process: subprocess.Popen[str], holds: Callable[[], bool]) -> bool:
-    """Waits until something holds; false when the process has ended before."""
+    """Waits until a condition holds; returns false if the process ends before."""
     while process.poll() is None:
         try:
             if holds():
                 return True
-        except OSError:  # a file that went while it was looked at
+        except OSError:  # a file that was deleted meanwhile
             pass
         time.sleep(0.0005)
     return False
 
 
 def kill(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Kills -9; returns the status and what the process had said."""
+    """Kills a process with SIGKILL; returns the status and its messages."""
     process.kill()
     return communicate(process, timeout=60)
 
 
 def scatter_times(folder: Path, rng: random.Random) -> None:
-    """Sets the times of all files as a clock that jumps would have: in any order, also in the future."""
+    """Sets random times for all files, as a clock that jumps would: in any order, also in the future."""
     for path in folder.rglob("*"):
         os.utime(path, (rng.uniform(EARLIEST, LATEST),) * 2)
 
@@ -217,7 +217,7 @@ def final_arrays(workdir: Path, stage: str) -> dict[str, np.ndarray]:
 
 
 def records_without_speed(workdir: Path) -> list[dict]:
-    """Reads the journal but for what depends on the machine."""
+    """Reads the journal without the fields that depend on the machine."""
     return [
         {key: value for key, value in record.items() if key not in journal.MACHINE_FIELDS}
         for record in journal.read(workdir)[1]
@@ -245,11 +245,11 @@ def differences(run: SmallRun, expected: SmallRun) -> list[str]:
 
 
 def provenance() -> dict[str, str]:
-    """Says with which versions a result was made, and on what."""
+    """Returns the versions and the machine behind a result."""
     return journal.versions() | {"machine": f"{platform.system()} {platform.machine()}"}
 
 
 def write_json(path: Path, content: object) -> None:
-    """Writes JSON as the other results are."""
+    """Writes JSON in the format of the other results."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")

@@ -226,7 +226,7 @@ def test_run_names_what_it_cannot_write(tmp_path, name):
     (tmp_path / name).mkdir() if "." in name else (tmp_path / name).write_text("")
     config = small_config()
     config.validation_images = config.sample_images = 1
-    with pytest.raises(checks.UserError, match=f"{tmp_path / name}.*: expected a place that can be written"):
+    with pytest.raises(checks.UserError, match=f"{tmp_path / name}.*: expected a writable disk"):
         loop.run(config, tmp_path)
 
 

@@ -48,7 +48,7 @@ def test_train_goes_on_bit_for_bit_after_kill_9_at_any_time(undisturbed, tmp_pat
     assert "no other process trains in, got one that is in use" in said
     assert kill(process)[0] == -signal.SIGKILL
 
-    assert "finetune: going on from the checkpoint of step" in run.finish()
+    assert "finetune: resuming from the checkpoint of step" in run.finish()
     assert differences(run, undisturbed) == []
     records = journal.read(run.workdir)[1]
     assert {"loss/ragan", "weighted/ragan", "loss/discriminator"} <= records[-1].keys()
@@ -69,8 +69,8 @@ def test_train_names_what_a_full_disk_refuses_and_goes_on_when_there_is_room(und
         assert status == 2, said
         assert len(lines) == 1, said
         assert "Traceback" not in said
-        assert f"{run.workdir / name}: expected a place that can be written to" in lines[0]
-        assert "got File too large; mend that, and the same command goes on" in lines[0]
+        assert f"{run.workdir / name}: expected a writable disk" in lines[0]
+        assert "got File too large; correct that, and run the same command again" in lines[0]
         assert steps_of(run) == [20]
     run.finish()
     assert differences(run, undisturbed) == []
@@ -85,8 +85,8 @@ def flip_a_bit(path):
 @pytest.mark.parametrize(
     ("damage", "report"),
     [
-        (flip_a_bit, "is not what was written"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "is not what was written"),
+        (flip_a_bit, "has changed since it was written"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1]), "has changed since it was written"),
         (lambda path: path.unlink(), "is missing"),
     ],
     ids=["flipped bit", "truncated", "missing"],
@@ -101,7 +101,7 @@ def test_train_names_a_damaged_checkpoint_and_uses_the_one_before(undisturbed, t
     name = victim.relative_to(newest).as_posix()
     aside = run.workdir / "checkpoints" / "set_aside"
     assert f"checkpoint 120 is set aside in {aside}: {name} {report}" in said
-    assert "finetune: going on from the checkpoint of step 100" in said
+    assert "finetune: resuming from the checkpoint of step 100" in said
     assert differences(run, undisturbed) == []
 
 

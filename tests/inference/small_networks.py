@@ -1,4 +1,4 @@
-"""Small networks with random parameters, and one plain application of them."""
+"""Small networks with random parameters, and their plain application."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from decloss_jax.models import EDSR
 
 
 def make(model, seed=0, size=(9, 8)):
-    """Random parameters, with biases that would show at a border handled wrongly."""
+    """Random parameters, with biases that reveal a mistake at the border."""
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *size, 3)))["params"]
     return jax.tree.map(

@@ -11,7 +11,7 @@ from decloss_jax.ops.resize import imresize
 
 
 def repeat(low, *, shape, dtype, advance):
-    """Stands for a network of scale 2."""
+    """Replaces a network of scale 2."""
     advance(low.shape[0] * low.shape[1])
     sr = dequantize(low).repeat(2, axis=0).repeat(2, axis=1)
     return quantize(sr, dtype)
@@ -143,7 +143,7 @@ def test_upscale_files_chooses_the_format(tmp_path):
     assert run(source, tmp_path / "out", ending=".webp") == []
     assert sorted(path.name for path in (tmp_path / "out").rglob("*.*")) == ["a.webp", "b.webp"]
     (source / "a.jpg").write_bytes((source / "sub" / "b.jpg").read_bytes())
-    with pytest.raises(UserError, match=r"a\.webp, which a\.jpg gets too"):
+    with pytest.raises(UserError, match=r"a\.webp, which is also the result of a\.jpg"):
         run(source, tmp_path / "other", ending=".webp")
     assert not (tmp_path / "other").exists()
 
@@ -223,9 +223,9 @@ def test_upscale_files_refuses_places_before_the_network_has_worked(tmp_path):
     source = make_folder(tmp_path / "in")
     (tmp_path / "file").write_text("no folder")
     for target in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(UserError, match="file, which is no folder"):
+        with pytest.raises(UserError, match="file, which is not a folder"):
             upscale_files(never, source, target, scale=2)
-    with pytest.raises(UserError, match="expected a file with an ending, or a folder that is there"):
+    with pytest.raises(UserError, match="expected a file with a suffix, or an existing folder"):
         upscale_files(never, source / "a.png", tmp_path / "new", scale=2, ending=".png")
 
 
@@ -269,7 +269,7 @@ def test_upscale_files_names_pictures_of_other_kinds(tmp_path):
     assert (tmp_path / "out" / "a.png").is_file()
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "x.avif").write_bytes(b"")
-    with pytest.raises(UserError, match=r"got only pictures of other kinds \(x\.avif\)"):
+    with pytest.raises(UserError, match=r"got only pictures in other formats \(x\.avif\)"):
         run(tmp_path / "only", tmp_path / "out")
 
 

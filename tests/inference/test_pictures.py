@@ -41,7 +41,7 @@ def test_write_picture_keeps_mode_and_pixels_of_lossless_formats(tmp_path, endin
             assert image.mode == {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
         written = np.asarray(image.convert("RGBA"))
     opaque = np.asarray(Image.open(source).convert("RGBA"))
-    visible = opaque[..., 3] > 0  # WebP drops colours that nobody sees
+    visible = opaque[..., 3] > 0  # WebP drops invisible colours
     np.testing.assert_array_equal(written[visible], opaque[visible])
 
 
@@ -80,7 +80,7 @@ def test_write_picture_keeps_the_profile(tmp_path, ending, channels):
     write_picture(tmp_path / f"a{ending}", picture_of(noise(6, 5, channels), PROFILE))
     with Image.open(tmp_path / f"a{ending}") as image:
         assert image.mode == ("L" if channels == 1 and ending != ".webp" else "RGB")
-        # WebP has no gray, and a gray picture's profile is not one of RGB.
+        # WebP has no gray, and the profile of a gray picture does not fit RGB.
         assert image.info.get("icc_profile") == (None if image.mode == "RGB" and channels == 1 else PROFILE)
 
 
@@ -190,7 +190,7 @@ def test_read_picture_drops_one_odd_value_and_keeps_the_rest(tmp_path, capsys):
     assert picture.color.shape == (6, 8, 3)
     assert parse(picture.exif).tags == {315: odd[315]}
     assert picture.dpi is None
-    assert "in.jpg: its EXIF data have a value that makes no sense (XResolution)" in capsys.readouterr().err
+    assert "in.jpg: its EXIF data have an invalid value (XResolution)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", [".jpg", ".png", ".tif", ".bmp", ".webp", ".deep.png", ".jfif"])
@@ -214,7 +214,7 @@ def test_write_picture_keeps_the_resolution(tmp_path, ending, orientation, sourc
 
 def test_write_picture_leaves_out_a_resolution_that_no_format_holds(tmp_path, capsys):
     write_picture(tmp_path / "a.jpg", Picture(noise(4, 4, 3), dpi=(1e6, 0.1)))
-    assert "a.jpg: a resolution of 1e+06 x 0.1 dpi is left out" in capsys.readouterr().err
+    assert "a.jpg: a resolution of 1e+06 x 0.1 dpi is dropped" in capsys.readouterr().err
 
 
 def test_write_picture_leaves_out_exif_data_that_jpeg_cannot_hold(tmp_path, capsys):
@@ -257,7 +257,7 @@ def test_write_picture_keeps_the_colour_chunks_of_png(tmp_path, chunks, channels
 @pytest.mark.parametrize("ending", [".jpg", ".tif", ".webp", ".bmp"])
 def test_write_picture_refuses_colours_that_the_format_cannot_hold(tmp_path, chunks, name, ending):
     picture = read_picture(chunk_file(tmp_path / "a.png", chunks, noise(5, 7, 3)))
-    with pytest.raises(UserError, match=f"one with the PNG chunk {name}, which only PNG can hold"):
+    with pytest.raises(UserError, match=f"one with the PNG chunk {name}, which only PNG supports"):
         write_picture(tmp_path / f"out{ending}", picture)
     assert not (tmp_path / f"out{ending}").exists()
 
@@ -291,7 +291,7 @@ def test_read_picture_reads_the_files_that_people_have(shared, tmp_path, capsys)
     text = read_picture(tmp_path / "exif_text_utf8.jpg.png").exif
     assert "Fotograf Größe".encode() in text
     assert "© 2024 Straße".encode() in text
-    assert "exif_neg_rational.jpg: its EXIF data have a value" in capsys.readouterr().err
+    assert "exif_neg_rational.jpg: its EXIF data have an invalid value" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

@@ -1,4 +1,4 @@
-"""SRResNet and MSRResNet in tiles, strips and padded images: everywhere the values of the whole image."""
+"""SRResNet and MSRResNet in tiles, strips and padded images equal the whole image."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""How large tiles may be, how far they overlap, and where they lie."""
+"""The size, the overlap and the positions of tiles."""
 
 import functools
 
@@ -35,7 +35,7 @@ from decloss_jax.models.edsr import DIV2K_MEAN
     ],
 )
 def test_receptive_radius_is_tight(model):
-    # Where all weights are positive and there is nothing else, no light is lost on the way, however little.
+    # With positive weights only, every pixel in the receptive field changes the result.
     params = jax.tree.map(lambda p: 0.1 * (p.ndim > 1) + np.zeros_like(p), make(model, size=(16, 16)))
     radius = receptive_radius(model)
     middle = 2 * (radius // 2 + 1)

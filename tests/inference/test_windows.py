@@ -125,14 +125,14 @@ def test_upscale_halves_tiles_when_memory_runs_out(monkeypatch, capsys):
 
     def limited(model, params, low, valid, *, dtype):
         calls.append(low.shape[1])
-        if low.shape[1] > 50 and len(calls) > 2:  # not at once: another program takes the memory meanwhile
+        if low.shape[1] > 50 and len(calls) > 2:  # later, as if another program took the memory
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
         return apply_in_strips(model, params, low, valid, dtype=dtype)
 
     monkeypatch.setattr(windows, "apply_in_strips", limited)
     sr = upscale(EDSR_SMALL, EDSR_PARAMS, low, tile=64, devices=jax.devices()[:1], advance=done.append)
     np.testing.assert_allclose(sr, whole(EDSR_SMALL, EDSR_PARAMS, low), rtol=0, atol=2e-6)
-    assert "not enough memory for 64 LR pixels at once: going on with tiles of 32" in capsys.readouterr().err
+    assert "memory for 64 LR pixels at once: continuing with tiles of 32" in capsys.readouterr().err
     assert calls[:4] == [64, 64, 64, 32]
     assert done[0] > 0
     assert done[1] == -done[0]
@@ -169,7 +169,7 @@ def test_upscale_in_windows_smaller_than_the_tile_equals_the_whole_image():
 
 
 def watch_starts(monkeypatch):
-    """Records for each start of the network the devices at work, and the shape of what one of them gets."""
+    """Records for each start of the network its devices, and the shape of one device's input."""
     starts, apply_in_strips = [], strips.apply_in_strips
 
     def record(model, params, low, valid, *, dtype):

@@ -1,4 +1,4 @@
-"""A training small enough for tests: its config, its batches, and its steps on some of the devices."""
+"""A small training for tests: its config, its batches, and its steps on some of the devices."""
 
 import jax
 import numpy as np
@@ -37,7 +37,7 @@ def crops(step: int) -> dict[str, np.ndarray]:
 
 
 def prepare(config, devices: int):
-    """Returns the compiled step, the state in which it begins, and the mesh."""
+    """Returns the compiled step, the initial state, and the mesh."""
     mesh = parallel.data_mesh(jax.devices()[:devices])
     model, optimizer = build_model(config.model), build_optimizer(config)
     adversary = build_adversary(config, "finetune", mesh)

@@ -1,4 +1,4 @@
-"""The step with a discriminator: equal to a plain loop, on any number of devices, and no pass done twice."""
+"""The step with a discriminator equals a plain loop on any number of devices, and repeats no pass."""
 
 import re
 
@@ -48,7 +48,7 @@ def two_sides(term: str, real, fake):
 
 
 def test_make_train_step_with_discriminator_equals_a_plain_loop(on_one_device):
-    """Both networks move from the state before the step, on the same SR images; Adam written out."""
+    """Both networks are updated from the state before the step, on the same SR images."""
     term, state, history = on_one_device
     config = adversarial_config(term)
     generator = build_model(config.model)
@@ -99,12 +99,12 @@ def test_make_train_step_with_discriminator_equals_a_plain_loop(on_one_device):
                 v,
             )
     ends = (state.params, state.discriminator.params, state.discriminator.batch_stats)
-    if term == "ragan":  # sees differences of logits alone: the gradient of their bias is 0, and Adam moves
-        for tree in (ends[1], params[1]):  # it by what rounding leaves
+    if term == "ragan":  # uses only differences of logits: the gradient of their bias is 0 up to rounding,
+        for tree in (ends[1], params[1]):  # which Adam amplifies
             tree["linear2"].pop("bias")
     for ours, expected in zip(ends, (*params, statistics), strict=True):
-        # Adam divides small gradients by their own size, and with them what another processor rounds
-        # differently; the parameters have moved by about 1e-2.
+        # Adam normalises small gradients and amplifies the rounding errors that depend on the processor; the
+        # parameters have moved by about 1e-2.
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=5e-4 * max(1.0, float(np.abs(b).max())))
 
@@ -114,7 +114,7 @@ def test_make_train_step_with_discriminator_gives_the_same_losses_on_more_device
     term, _, expected = on_one_device
     _, history = train(adversarial_config(term), devices, STEPS)
     for here, there in zip(history, expected, strict=True):
-        if term == "ragan":  # see above: the logits' common level is left to rounding
+        if term == "ragan":  # see above: rounding determines the common offset of the logits
             here, there = (
                 {name: value for name, value in metrics.items() if name not in LEVELS}
                 for metrics in (here, there)
@@ -123,7 +123,7 @@ def test_make_train_step_with_discriminator_gives_the_same_losses_on_more_device
 
 
 def test_discriminator_loss_has_statistics_of_each_device_when_asked_to():
-    """Against each share of the batch judged by itself; the running statistics are averaged."""
+    """Against each share of the batch judged separately; the running statistics are averaged."""
     config = adversarial_config("gan", "device")
     adversary = build_adversary(config, "finetune", parallel.data_mesh(jax.devices()[:4]))
     variables = draw_variables(adversary.model, 0)

@@ -19,7 +19,7 @@ def images():
 
 
 def losses_of(dtype: str):
-    """Perceptual and discriminator loss as functions of SR, and what they are computed with."""
+    """The perceptual and the discriminator loss as functions of SR, and their inputs."""
     config, mesh = small_config(), parallel.data_mesh(jax.devices()[:1])
     config.perceptual.network, config.perceptual.taps = "alexnet", ("conv2",)
     config.perceptual.dtype = config.discriminator.dtype = dtype

@@ -1,4 +1,4 @@
-"""The moving average of the generator: what it is, and that evaluation and later stages take it."""
+"""The moving average of the generator: its value, and its use in evaluation and in later stages."""
 
 import jax
 import numpy as np

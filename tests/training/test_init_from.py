@@ -1,4 +1,4 @@
-"""With what a run begins: which of a file's state dicts, and a discriminator's own file."""
+"""The initial weights of a run: the choice among a file's state dicts, and a discriminator's file."""
 
 import jax
 import numpy as np

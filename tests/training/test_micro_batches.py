@@ -1,4 +1,4 @@
-"""Micro-batches change the memory of a step and nothing else: the same losses, parameters, collectives."""
+"""Micro-batches change only the memory of a step, not its losses, parameters and collectives."""
 
 import re
 
@@ -16,7 +16,7 @@ STEPS = 20
 
 
 def config_of(micro_batch):
-    """All kinds of terms, on the smallest networks; taps of AlexNet that its small crops leave pixels of."""
+    """All kinds of terms on the smallest networks, with taps of AlexNet that have pixels for small crops."""
     config = small_config()
     config.model.features, config.model.blocks = 4, 1
     config.micro_batch = micro_batch
@@ -27,7 +27,7 @@ def config_of(micro_batch):
 
 
 def test_micro_batches_change_neither_losses_nor_parameters():
-    """Two devices with two micro-batches of two each, against one device that takes all eight at once."""
+    """Two devices with two micro-batches of two each, against one device with all eight at once."""
     expected_state, expected_history = train(config_of(None), 1, STEPS)
     state, history = train(config_of(2), 2, STEPS)
     for here, there in zip(history, expected_history, strict=True):

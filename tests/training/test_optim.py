@@ -36,7 +36,7 @@ def test_build_schedule_restarts_with_shrinking_peaks():
 
 @pytest.mark.parametrize("warmup", [0, 10])
 def test_build_schedule_multistep_equals_torch(warmup):
-    """Each update's rate against torch's MultiStepLR, and BasicSR's warm-up written over it."""
+    """The rate of each update against torch's MultiStepLR, overwritten by BasicSR's warm-up."""
     stage = {**STAGE, "schedule": "multistep", "milestones": (30, 60, 61), "gamma": 0.5}
     schedule = build_schedule(stage | {"warmup_steps": warmup}, "pretrain")
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2e-4)
@@ -59,7 +59,7 @@ def test_build_schedule_refuses_an_unknown_name():
 
 
 def test_build_optimizer_clips_by_the_global_norm():
-    """Against NumPy: gradients longer than the limit, over all arrays, are shrunk to it before Adam."""
+    """Against NumPy: gradients whose norm over all arrays exceeds the limit are scaled down before Adam."""
     plain = {"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8}
     ours, adam = build_optimizer(plain | {"gradient_clip_norm": 1.5}), build_optimizer(plain)
     params = {"a": jnp.zeros(3), "b": jnp.zeros((2, 2))}

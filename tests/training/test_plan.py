@@ -1,4 +1,4 @@
-"""The one desk where the numbers of a config are checked."""
+"""The checks of the numbers in a config."""
 
 import jax
 import pytest
@@ -24,7 +24,7 @@ from decloss_jax.training import plan
         ("pretrain.steps", -1, "pretrain.steps: expected 0 or more"),
         ("pretrain.learning_rate", 0.0, "learning_rate: expected a value above 0"),
         ("pretrain.warmup_steps", 200_000, "warmup_steps: expected 0 to 199999"),
-        ("pretrain.milestones", (5, 200_000), "milestones: expected rising numbers of updates"),
+        ("pretrain.milestones", (200_000, 5), "milestones: expected increasing numbers of updates"),
         ("pretrain.restarts", 195_000, "pretrain.restarts"),
     ],
 )

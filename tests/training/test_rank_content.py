@@ -1,4 +1,4 @@
-"""The term of a frozen Ranker: what it computes, on any number of devices, and what it refuses."""
+"""The term of a frozen Ranker: its value on any number of devices, and its refusals."""
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def test_rank_content_asks_for_the_file_of_a_ranker(ranker, tmp_path):
         value_of(config)
     config = ranked_config(ranker)
     config.ranker.weights_file = ""
-    with pytest.raises(UserError, match=r"ranker.weights_file: expected a file of the Ranker .* got none"):
+    with pytest.raises(UserError, match=r"ranker.weights_file: expected the file of the Ranker .* got none"):
         value_of(config)
 
 

@@ -41,7 +41,7 @@ TINY = (
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A run of both stages that nothing disturbed."""
+    """An uninterrupted run of both stages."""
     workdir = tmp_path_factory.mktemp("run") / "whole"
     result = run("train.py", *TINY, f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr
@@ -49,7 +49,7 @@ def finished(tmp_path_factory) -> Path:
 
 
 def final_state(workdir: Path):
-    """Parameters, moments and step of the last checkpoint, both networks', through Orbax."""
+    """Parameters and moments of both networks, and the step, from the last checkpoint by Orbax."""
     optimizer = build_optimizer({"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8})
     config = journal.read(workdir)[0]["config"]
     is_adversarial = config["finetune"]["weights"]["ragan"] > 0
@@ -78,7 +78,7 @@ def assert_same_run(workdir: Path, expected: Path) -> None:
 def kill_when(
     workdir: Path, step: int, number: int = signal.SIGKILL, arguments: tuple[str, ...] = TINY
 ) -> subprocess.CompletedProcess[bytes]:
-    """Starts the run and sends the signal once the journal has come to `step`."""
+    """Starts the run and sends the signal when the journal has reached `step`."""
     arguments = command("train.py", *arguments, f"--workdir={workdir}")
     process = subprocess.Popen(
         arguments, cwd=REPOSITORY, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -128,7 +128,7 @@ def test_train_resumes_bit_for_bit_after_kill_9_in_both_stages(finished, tmp_pat
     assert kill_when(workdir, PRETRAIN + 90).returncode == -signal.SIGKILL
     result = run("train.py", *TINY, f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr
-    assert "finetune: going on from the checkpoint of step" in result.stderr
+    assert "finetune: resuming from the checkpoint of step" in result.stderr
     assert_same_run(workdir, finished)
 
 
@@ -224,7 +224,7 @@ def test_train_stops_at_a_loss_that_is_not_finite(tmp_path):
             ["--config.finetune.weights.gan=1.0", "--config.discriminator.statistics=all"],
             ["discriminator.statistics", "global, device"],
         ),
-        (["--config.pretrain.steps=0", "--config.finetune.steps=0"], ["a step to do"]),
+        (["--config.pretrain.steps=0", "--config.finetune.steps=0"], ["at least one step"]),
         (["--config.init_from=nowhere.pth"], ["nowhere.pth"]),
         (["--config.decloss.mode=multply"], ["enhancement mode", "nearest: multiply"]),
         (["--config.decloss.tile_size=0"], ["tile_size"]),

@@ -1,4 +1,4 @@
-"""Validation on whole images: its values, its strips, and the devices at work."""
+"""Validation on whole images: its values, its strips, and its use of the devices."""
 
 from dataclasses import dataclass
 

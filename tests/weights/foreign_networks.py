@@ -1,4 +1,4 @@
-"""EDSR and RRDBNet in torch as other code bases name their layers, written from the definitions."""
+"""EDSR and RRDBNet in torch with the layer names of other code bases, written from the definitions."""
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ class EdsrPytorchBlock(nn.Module):
 
 
 class EdsrPytorch(nn.Module):
-    """Takes and gives [0,1]; inside, as EDSR-PyTorch, it works on 0..255."""
+    """Maps [0,1] to [0,1], but works on 0..255 inside, like EDSR-PyTorch."""
 
     def __init__(self, scale, features, blocks, res_scale=1.0):
         super().__init__()
@@ -52,7 +52,7 @@ def leaky(x):
 
 
 class DenseBlock(nn.Module):
-    """`sequential` is how the old ESRGAN named its convolutions: conv1.0 instead of conv1."""
+    """With `sequential` its convolutions have the old ESRGAN's names: conv1.0 instead of conv1."""
 
     def __init__(self, features, growth, *, sequential):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Files of Rankers: RankSRGAN's, our own, and ones that are something else."""
+"""Files of Rankers: RankSRGAN's, our own, and files of other networks."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Files of SRFlow: the authors' names, what the shapes tell and what they do not."""
+"""Files of SRFlow: the authors' names, and the sizes that the shapes determine."""
 
 import json
 

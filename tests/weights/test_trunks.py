@@ -1,4 +1,4 @@
-"""Where the weights of the feature networks come from, and what is refused."""
+"""The sources of the feature networks' weights, and refused files."""
 
 import http.server
 import importlib.metadata
@@ -107,7 +107,7 @@ def test_load_trunk_without_network_says_how_to_get_vgg19(vgg19_file, monkeypatc
 
 
 class HalfOfIt(http.server.BaseHTTPRequestHandler):
-    """Announces more than it sends, as a transfer that breaks off."""
+    """Announces more than it sends, like an interrupted transfer."""
 
     def do_GET(self):
         self.send_response(200)

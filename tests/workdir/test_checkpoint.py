@@ -1,4 +1,4 @@
-"""Checkpoints: what is kept, what is noticed, what comes back."""
+"""Checkpoints: which steps are kept, which damage is found, and which state is restored."""
 
 import resource
 import signal
@@ -22,7 +22,7 @@ CONFIG = {"model": {"name": "edsr", "features": 4, "blocks": 1, "growth": None}}
 
 
 def a_state(mesh, step=0):
-    """A state with the step added to all of its parameters, so that each step differs."""
+    """A state whose parameters depend on the step, so that the steps differ."""
     params = jax.tree.map(lambda leaf: leaf + step, draw_params(MODEL, 0))
     params = jax.device_put(params, parallel.replicated(mesh))
     return start_stage(
@@ -83,9 +83,9 @@ def flip_a_bit(directory):
 @pytest.mark.parametrize(
     ("damage", "report"),
     [
-        (flip_a_bit, "is not what was written"),
+        (flip_a_bit, "has changed since it was written"),
         (lambda directory: largest_file(directory).unlink(), "is missing"),
-        (lambda directory: (directory / "SHA256SUMS").unlink(), "saving was cut off"),
+        (lambda directory: (directory / "SHA256SUMS").unlink(), "saving was interrupted"),
         (lambda directory: (directory / "SHA256SUMS").write_text(""), "is not in SHA256SUMS"),
     ],
 )
@@ -103,7 +103,7 @@ def test_damaged_steps_are_noticed_and_the_one_before_is_used(tmp_path, damage, 
         assert saved.latest_step() == 1
         assert report in capsys.readouterr().err
         assert (tmp_path / "checkpoints" / "set_aside" / "pretrain-2").is_dir()
-        saved.save(2, a_state(parallel.data_mesh(), 2), None)  # the way is free again
+        saved.save(2, a_state(parallel.data_mesh(), 2), None)  # the disk is writable again
         assert saved.latest_step() == 2
 
 

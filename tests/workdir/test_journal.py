@@ -1,4 +1,4 @@
-"""The journal: what a resumed run leaves of it."""
+"""The journal of a resumed run."""
 
 import io
 import json
@@ -18,10 +18,10 @@ def write(workdir, steps, start):
 def test_journal_drops_what_is_newer_than_the_checkpoint(tmp_path):
     write(tmp_path, [1, 2, 3, 4], start=0)
     with (tmp_path / "journal.jsonl").open("a") as file:
-        file.write('null\n\0\0\n{"step": 5, "sta')  # what a crash or a power cut leaves
+        file.write('null\n\0\0\n{"step": 5, "sta')  # as after a crash or a power cut
     write(tmp_path, [3, 4], start=2)
     header, records = read(tmp_path)
-    assert header == {"config": {"seed": 0}}  # of the run's beginning
+    assert header == {"config": {"seed": 0}}  # from the first start of the run
     assert [record["step"] for record in records] == [1, 2, 3, 4]
 
 

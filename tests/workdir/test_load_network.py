@@ -11,7 +11,7 @@ from decloss_jax.workdir.network import load_network
 
 @pytest.fixture
 def workdir(tmp_path):
-    """A run with a checkpoint of each stage: parameters drawn from the seed plus the step."""
+    """A run with a checkpoint of each stage; its parameters are drawn from the seed plus the step."""
     save_steps(tmp_path / "run", {3: None}, "pretrain")
     save_steps(tmp_path / "run", {7: None}, "finetune")
     return tmp_path / "run"
@@ -35,7 +35,7 @@ def test_load_network_refuses_options_of_the_other_kind(tmp_path, workdir):
     save_generator(tmp_path / "w.pth", MODEL, jax.tree.map(np.asarray, draw_params(MODEL, 0)))
     with pytest.raises(checks.UserError, match="stage: expected none for the file"):
         load_network(tmp_path / "w.pth", stage="pretrain")
-    with pytest.raises(checks.UserError, match="res_scale: expected none for a run"):
+    with pytest.raises(checks.UserError, match="res_scale: expected none for the run"):
         load_network(workdir, res_scale=0.1)
     with pytest.raises(
         checks.UserError, match="a file of weights or the workdir of a run, got nothing there"

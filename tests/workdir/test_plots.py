@@ -1,4 +1,4 @@
-"""Pictures of journals: what stands on their axes, and what is refused."""
+"""Plots of journals: their axes, and refused journals."""
 
 import json
 
