@@ -42,7 +42,7 @@ def test_a_killed_process_ends_the_others_and_the_restarted_set_goes_on_bit_for_
         assert wait_until(processes[victim], has_come), [communicate(process) for process in processes]
         assert kill(processes.pop(victim))[0] == -signal.SIGKILL
         assert_others_end(processes)
-    assert "finetune: going on from the checkpoint of step 32" in run.finish(processes=2)
+    assert "finetune: resuming from the checkpoint of step 32" in run.finish(processes=2)
     assert differences(run, expected) == []
 
 

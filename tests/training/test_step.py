@@ -197,7 +197,7 @@ def test_build_terms_refuses():
     with pytest.raises(checks.UserError, match="at least one weight"):
         build_terms(config, "finetune", mesh)
     config.finetune.weights = base.loss_weights(l1=1.0, wgan=1.0)
-    with pytest.raises(checks.UserError, match="one of l1, perceptual, .*, ragan, got .wgan"):
+    with pytest.raises(checks.UserError, match=r"one of l1, perceptual, .*, ragan, got .wgan"):
         build_terms(config, "finetune", mesh)
 
 
