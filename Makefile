@@ -14,12 +14,12 @@ train: $(VENV)/.installed
 	    --out runs/quickstart/evaluation
 
 test: check browser
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python -m decloss_jax compare-torch
 
 # The unit tests, for daily work: no training by the command line, no killed processes, no browser.
 test-fast: $(VENV)/.installed-for-tests
-	$(BIN)/python -m pytest -n 2 tests/ops tests/losses tests/metrics tests/models tests/data tests/weights \
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/ops tests/losses tests/metrics tests/models tests/data tests/weights \
 	    tests/host tests/workdir tests/inference tests/test_architecture.py tests/test_readme.py
 
 check: $(VENV)/.installed-for-tests

@@ -55,6 +55,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for part in ("environment", *options.parts):
             for function, argument, variables in PARTS[part]:
+                if options.tiny and argument == "small":
+                    continue
                 name = " ".join(filter(None, (function, argument, *variables.values())))
                 print(f"{name} ...", file=sys.stderr, flush=True)
                 record["parts"][name] = in_own_process(function, argument, variables, options.tiny, folder)

@@ -36,11 +36,11 @@ def main() -> None:
     mesh = mesh_of_target(options.target)
     from decloss_jax.workdir.journal import versions
 
-    before = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
-    rows = [row for row in before if row["target"] != LABELS[options.target]]
+    rows = json.loads(options.out.read_text())["rows"] if options.out.exists() else []
     for batch, remat, micro_batch in itertools.product(options.batches, (False, True), (None, 4)):
         sizes = measure(mesh, make_config(options.blocks, batch, remat, micro_batch))
         row = {"target": LABELS[options.target], "batch": batch, "remat": remat, "micro_batch": micro_batch}
+        rows = [other for other in rows if not row.items() <= other.items()]
         rows.append(row | sizes)
         print(rows[-1], flush=True)
         record = {"blocks": options.blocks, "versions": versions(), "rows": rows}

@@ -50,6 +50,7 @@ class SmallRun:
             "--config.pretrain.warmup_steps=10",
             f"--config.finetune.steps={self.finetune}",
             "--config.finetune.weights.ragan=5e-3",
+            "--config.ema_decay=0.9",
             "--config.discriminator.features=4",
             f"--config.log_every_steps={self.log}",
             f"--config.checkpoint_every_steps={self.checkpoint}",
@@ -206,7 +207,7 @@ def scatter_times(folder: Path, rng: random.Random) -> None:
 
 
 def final_arrays(workdir: Path, stage: str) -> dict[str, np.ndarray]:
-    """Reads every array of a stage's last checkpoint: both networks, moments, batch statistics, the step."""
+    """Reads every array of a stage's last checkpoint: networks, EMA, moments, batch statistics, the step."""
     step = checkpoint.step_directories(workdir / "checkpoints" / stage)[-1]
     assert checkpoint.find_damage(step) is None
     reader = ocp.PyTreeCheckpointer()

@@ -150,7 +150,7 @@ def test_what_has_to_be_fetched_is_named_before_anything_is_written(network, tmp
     assert_one_sentence(
         result,
         "expected an answer from https://download.pytorch.org/models/vgg19-dcbb9e9d.pth",
-        "(548 MB) where there is a network and name the copy in perceptual.weights_file",
+        "(548 MB) on a machine with a network and name the copy in perceptual.weights_file",
         "or choose perceptual.network=vgg16",
     )
     assert not [path for path in network.cache.rglob("*") if path.is_file()]

@@ -65,7 +65,8 @@ def test_a_run_moves_between_one_and_several_processes(tmp_path):
         for name, value in record.items():
             if isinstance(value, float):
                 # The discriminator sees a batch of four: mean logits are small differences of large numbers.
-                bounds = {"atol": 1e-3, "rtol": 1e-2} if name.startswith("discriminator/") else {"rtol": 1e-5}
+                loose = name.startswith("discriminator/") or name == "gradient_norm"
+                bounds = {"atol": 1e-3, "rtol": 1e-2} if loose else {"rtol": 1e-5}
                 place = f"{name} at {record['step']}"
                 np.testing.assert_allclose(value, other[name], **bounds, err_msg=place)
 
@@ -74,7 +75,7 @@ def test_a_run_moves_between_one_and_several_processes(tmp_path):
     ("further", "named"),
     [
         ("--config.seed=5", "config: expected the same on all processes, got a different one on process 1"),
-        ("--workdir={elsewhere}", "choose a --workdir on a disk that all of them share"),
+        ("--workdir={elsewhere}", "choose a --workdir on a disk that all processes share"),
     ],
 )
 def test_processes_that_do_not_belong_together_are_refused(tmp_path, further, named):

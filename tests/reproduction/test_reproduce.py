@@ -304,8 +304,8 @@ def test_import_config_looks_beside_the_package_and_in_the_working_directory(tmp
 )
 def test_reproduce_answers_a_mistake_with_one_sentence(tmp_path, reproduce_here, arguments, words):
     status, said = reproduce_here(tmp_path, *arguments)
-    devices, sentence = said.splitlines()
-    assert (status, devices) == (2, "reproducing on 8 x cpu")
+    *devices, sentence = said.splitlines()  # a mistake of the command line is answered before JAX starts
+    assert (status, devices) in [(2, []), (2, ["reproducing on 8 x cpu"])]
     assert sentence.startswith("decloss_jax reproduce: ")
     for word in words:
         assert word in sentence
