@@ -6,6 +6,7 @@
 """
 
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import ParamSpec
@@ -141,6 +142,7 @@ def value_of(terms: Callable[Options, tuple[Array, dict[str, Array]]], name: str
         return terms(*args, **options)[0]
 
     value.__name__ = value.__qualname__ = name
+    value.__signature__ = inspect.signature(terms).replace(return_annotation=Array)  # type: ignore[attr-defined]
     value.__doc__ = f"Returns the first value of `{terms.__name__}`, the loss; takes the same arguments."
     return value
 
