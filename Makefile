@@ -17,10 +17,10 @@ test: check browser
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python -m decloss_jax compare-torch
 
-# The unit tests, for daily work: no training by the command line, no killed processes, no browser.
+# The quick unit tests, for daily work: equations, metrics, data, the rules of the house.
 test-fast: $(VENV)/.installed-for-tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/ops tests/losses tests/metrics tests/models tests/data tests/weights \
-	    tests/host tests/workdir tests/inference tests/test_architecture.py tests/test_readme.py
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/ops tests/losses tests/metrics tests/data \
+	    tests/host tests/training/test_optim.py tests/training/test_plan.py tests/test_architecture.py tests/test_readme.py
 
 check: $(VENV)/.installed-for-tests
 	$(BIN)/ruff format --check .
