@@ -28,7 +28,7 @@ HEADERS = {
 PREFIX = b"Exif\0\0"  # precedes the data in JPEG, and in some PNG and WebP files
 MOST_ENTRIES = 1024  # per directory
 LARGEST_VALUE = 65_535  # bytes, the size of a JPEG segment
-RESOLUTION_TAGS = X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 INCHES = {2: Fraction(1), 3: Fraction(254, 100)}  # unit -> dots per inch for one dot per unit
 
 # The EXIF data that remain true of a larger picture: who made it, when, where and how. The pixels are turned

@@ -6,7 +6,6 @@ share a noise pattern.
 """
 
 import functools
-import itertools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,13 +18,12 @@ from jax import Array
 
 from decloss_jax import checks
 from decloss_jax.host import parallel
-from decloss_jax.inference.tiles import choose_tiles, choose_window, cut
-from decloss_jax.inference.windows import no_report, upscale
+from decloss_jax.inference.tiles import choose_tiles
+from decloss_jax.inference.windows import Network, no_report, open_canvas, plan_windows, upscale
 from decloss_jax.models import SRFlow
 from decloss_jax.models.srflow import HEAT, draw_latents
 from decloss_jax.models.srflow.latents import BLOCK
 from decloss_jax.ops.padding import Size
-from decloss_jax.ops.quantize import dequantize, quantize
 
 
 def choose_upscale(
@@ -101,23 +99,20 @@ def sample(
     devices = jax.local_devices() if devices is None else devices
     tile, overlap = choose_tiles(model, tile, overlap, devices)
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(low.tobytes()))
-    height, width = low.shape[:2]
-    low = np.pad(low, ((0, -height % BLOCK), (0, -width % BLOCK), (0, 0)), mode="reflect")
-    window = choose_window(low.shape[:2], low.shape[:2], tile, overlap, BLOCK)
-    parts = list(itertools.product(*map(cut, low.shape[:2], window, (overlap, overlap))))
-    sr = np.empty((model.scale * height, model.scale * width, 3), dtype)
+    canvas = open_canvas(Network(model, params, devices, np.dtype(dtype)), low)
+    size = low.shape[:2]
+    ((window, parts),) = plan_windows({0: size}, {size: size}, tile, overlap, BLOCK).items()
     mesh = parallel.data_mesh(devices[: len(parts)])
     params = jax.device_put(params, parallel.replicated(mesh))
     for first in range(0, len(parts), mesh.size):
         batch = parts[first : first + mesh.size]
-        corners = [(row, column) for (row, *_), (column, *_) in batch]
-        corners += corners[-1:] * (mesh.size - len(corners))
-        tiles = [low[row : row + window[0], column : column + window[1]] for row, column in corners]
-        inputs = (dequantize(np.stack(tiles)), np.asarray(corners) // BLOCK)
-        results = decode_tiles(model, params, inputs, key, np.float32(heat), mesh)
+        padded = batch + batch[-1:] * (mesh.size - len(batch))
+        tiles = np.stack([canvas.cut_out(part, window) for part in padded])
+        corners = np.asarray([(part.rows[0], part.columns[0]) for part in padded]) // BLOCK
+        results = decode_tiles(model, params, (tiles, corners), key, np.float32(heat), mesh)
         for result, part in zip(results, batch, strict=False):
-            advance(paste(sr, result, *part, scale=model.scale))
-    return sr
+            advance(canvas.paste(part, result))
+    return canvas.sr
 
 
 def decode_tiles(
@@ -152,31 +147,3 @@ def sample_tiles(model: nn.Module, params: Any, low: Array, corners: Array, key:
     latents = jax.vmap(lambda corner: draw(corner[0] + rows, corner[1] + columns))(corners)
     sr: Any = model.apply({"params": params}, low, latents, method="decode")
     return sr
-
-
-def paste(
-    sr: np.ndarray,
-    result: np.ndarray,
-    rows: tuple[int, int, int],
-    columns: tuple[int, int, int],
-    *,
-    scale: int,
-) -> int:
-    """Copies the used part of a tile into the SR image; returns its number of LR pixels.
-
-    Args:
-        sr: the SR image [s h,s w,3].
-        result: the SR tile.
-        rows: the tile's first row, and the start and end of its used part, in LR pixels (`tiles.cut`).
-        columns: the same for columns.
-        scale: s.
-    """
-    height, width = (side // scale for side in sr.shape[:2])
-    (row, top, bottom), (column, left, right) = rows, columns
-    bottom, right = min(bottom, height), min(right, width)
-    used = result[
-        scale * (top - row) : scale * (bottom - row), scale * (left - column) : scale * (right - column)
-    ]
-    place = sr[scale * top : scale * bottom, scale * left : scale * right]
-    place[...] = used if sr.dtype == np.float32 else quantize(used, sr.dtype)
-    return (bottom - top) * (right - left)

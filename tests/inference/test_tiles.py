@@ -17,7 +17,7 @@ from decloss_jax.inference.tiles import (
     geometry,
     receptive_radius,
 )
-from decloss_jax.models import EDSR, RRDBNet
+from decloss_jax.models import EDSR, MSRResNet, RRDBNet, SRResNet
 from decloss_jax.models.edsr import DIV2K_MEAN
 
 
@@ -54,7 +54,10 @@ def test_receptive_radius_of_the_published_networks():
     assert receptive_radius(RRDBNet(scale=4, features=64, blocks=23, growth=32)) == 349
 
 
-@pytest.mark.parametrize("model", [EDSR(blocks=2), RRDBNet(blocks=2), RRDBNet(scale=2, blocks=2)])
+@pytest.mark.parametrize(
+    "model",
+    [EDSR(blocks=2), RRDBNet(blocks=2), RRDBNet(scale=2, blocks=2), SRResNet(blocks=2), MSRResNet(blocks=2)],
+)
 def test_geometry_knows_what_extracting_features_takes(model):
     low = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), low)
