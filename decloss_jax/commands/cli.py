@@ -76,6 +76,7 @@ COMMANDS = {
         (
             "table1 --train data/DIV2K --test data/DIV2K",
             "table1 --scale mini --train data/BSDS400 --test data/Set5,data/BSD100 --only 1 2 --seeds 0 1 2",
+            "table3 --test data/Urban100 --only SRFlow ESRGAN --weights SRFlow=srflow.pth ESRGAN=esrgan.pth",
         ),
         resumes=True,
     ),

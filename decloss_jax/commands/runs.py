@@ -94,12 +94,19 @@ def add_reproduce(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="FIELD=VALUE", help="fields to change in every row's config"
     )
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        default=[],
+        metavar="ROW=FILE",
+        help="rows to measure from files of weights instead of training them",
+    )
 
 
 def reproduce_experiment(options: argparse.Namespace) -> int:
     """Trains the missing rows of a table or figure of the paper, and writes it with our numbers."""
     from decloss_jax.config import override
-    from decloss_jax.reproduction.driver import reproduce
+    from decloss_jax.reproduction.driver import load_weights, reproduce
     from decloss_jax.reproduction.runs import Settings, import_config
     from decloss_jax.training.loop import Stopped
 
@@ -112,6 +119,7 @@ def reproduce_experiment(options: argparse.Namespace) -> int:
         overrides=overrides,
         runs=options.runs or Path("runs") / "reproduction" / options.scale,
         tests=options.test,
+        weights=load_weights(EXPERIMENTS[options.target].rows, options.weights),
     )
     out = options.out or Path("results") / options.scale
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from decloss_jax import checks
 from decloss_jax.evaluation.comparison import write_comparison
 from decloss_jax.evaluation.conventions import choose_protocol
+from decloss_jax.evaluation.methods import Method, load_methods
 from decloss_jax.evaluation.run import open_sets
 from decloss_jax.host import console
 from decloss_jax.reproduction import embedding, figures, tables
@@ -15,6 +16,7 @@ from decloss_jax.reproduction.runs import (
     Measured,
     Settings,
     computing_fields,
+    is_trained,
     measure_row,
     row_config,
     stays_zero,
@@ -41,7 +43,7 @@ def reproduce(
         training.loop.Stopped: Ctrl-C or SIGTERM; the same call resumes.
     """
     experiment = checks.look_up(EXPERIMENTS, target, "experiment")
-    rows = choose_rows(experiment.rows, only)
+    rows = choose_rows(experiment.rows, only, settings)
     metrics = ("psnr", experiment.lpips, "icoo") if experiment.conventions == "basicsr" else ()
     protocol = choose_protocol(experiment.conventions, scale=SCALE, metrics=metrics)
     measured = {
@@ -49,11 +51,19 @@ def reproduce(
     }
     check_settings(rows, seeds, settings)
     make_folder(out)
-    wanted = [(row, seed) for row in rows for seed in (dict.fromkeys(seeds) if row.config else [None])]
+    wanted = [
+        (row, seed)
+        for row in rows
+        for seed in (dict.fromkeys(seeds) if is_trained(row, settings) else [None])
+    ]
     order = [row.name for row in experiment.rows]
     text = ""
     for number, (row, seed) in enumerate(wanted, 1):
         console.say(f"[{number}/{len(wanted)}] {row.name}")
+        # A row holds what was trained or what a file gave, never both.
+        measured = {
+            key: m for key, m in measured.items() if m.row is not row or (m.seed is None) == (seed is None)
+        }
         measured[row.name, seed] = measure_row(row, seed, settings, protocol)
         measured = dict(sorted(measured.items(), key=lambda item: (order.index(item[0][0]), item[0][1] or 0)))
         # Written after each row, so that an interrupted call leaves the rows that it finished.
@@ -82,23 +92,73 @@ def write_comparison_page(measured: Sequence[Measured], settings: Settings, path
         write_comparison([m.folder for m in here], path, roots=settings.tests, field="--test", names=names)
 
 
-def choose_rows(rows: Sequence[PaperRow], only: Sequence[str]) -> list[PaperRow]:
+def rows_by_name(rows: Sequence[PaperRow]) -> dict[str, PaperRow]:
+    """Returns what a user may call each row: its name, and its number from 1."""
+    return {row.name: row for row in rows} | {str(i): row for i, row in enumerate(rows, 1)}
+
+
+def load_weights(rows: Sequence[PaperRow], texts: Sequence[str]) -> dict[str, Method]:
+    """Loads the networks that take the place of training: ["ROW=FILE", ...] -> row's name -> network.
+
+    Args:
+        rows: of the experiment.
+        texts: a row's name or number, and a file that evaluate.py --weights takes.
+
+    Raises:
+        UserError: an unknown row, one given twice, or a file without a network of the scale.
+    """
+    found: dict[str, Method] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        checks.check(
+            bool(equals), "--weights", expected="ROW=FILE", got=text, remedy="write --weights ROW=FILE"
+        )
+        row = checks.look_up(rows_by_name(rows), name, "row")
+        checks.check(
+            row.name not in found,
+            "--weights",
+            expected="each row once",
+            got=f"{row.name} twice",
+            remedy="leave one of them out",
+        )
+        (method,) = load_methods(weights=[file])
+        checks.check(
+            method.scale == SCALE,
+            f"--weights of {row.name}",
+            expected=f"a network of scale {SCALE}",
+            got=method.scale,
+            remedy="choose another file",
+        )
+        found[row.name] = method
+    return found
+
+
+def choose_rows(rows: Sequence[PaperRow], only: Sequence[str], settings: Settings) -> list[PaperRow]:
     """Returns the rows given by number ("6", from 1) or name; all if none is given.
 
     Rows that are only printed are left out.
 
     Raises:
-        UserError: an unknown row, or no row that is trained or measured.
+        UserError: an unknown row, no row that is trained or measured, or weights for a row that is left out.
     """
-    names = {row.name: row for row in rows} | {str(i): row for i, row in enumerate(rows, 1)}
-    chosen = [checks.look_up(names, name, "row") for name in only] or rows
-    ours = [row for row in rows if row in chosen and (row.config or row.method)]
+    chosen = [checks.look_up(rows_by_name(rows), name, "row") for name in only] or rows
+    for name in settings.weights:
+        checks.check(
+            name in [row.name for row in chosen],
+            f"--weights of {name}",
+            expected=f"a row of --only ({', '.join(only)})",
+            got="another",
+            remedy="add it to --only",
+        )
+    ours = [
+        row for row in rows if row in chosen and (row.config or row.method or row.name in settings.weights)
+    ]
     checks.check(
         bool(ours),
         "--only",
         expected="a row that is trained or measured",
         got=f"{', '.join(only)}, for which there are only printed numbers",
-        remedy="name another row",
+        remedy="name another row, or give its --weights",
     )
     return ours
 
@@ -110,9 +170,10 @@ def check_settings(rows: Sequence[PaperRow], seeds: Sequence[int], settings: Set
         UserError: a test set, an override or a row's config that cannot be used.
     """
     open_sets(settings.tests, SCALE, field="--test")
-    configs = [row_config(row, seeds[0], settings) for row in rows if row.config]
+    trained = [row for row in rows if is_trained(row, settings)]
+    configs = [row_config(row, seeds[0], settings) for row in trained]
     plain = replace(settings, overrides={})
-    before = [computing_fields(row_config(row, seeds[0], plain)) for row in rows if row.config]
+    before = [computing_fields(row_config(row, seeds[0], plain)) for row in trained]
     for name in settings.overrides:
         values = {str(fields[name]) for fields in before if name in fields}
         kept = {"0", "0.0"} if stays_zero(name) else set()

@@ -14,7 +14,7 @@ import shutil
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,7 +26,7 @@ from decloss_jax import checks, evaluation
 from decloss_jax.config import flatten
 from decloss_jax.data.folder import split_roots
 from decloss_jax.evaluation.conventions import Protocol
-from decloss_jax.evaluation.methods import load_methods
+from decloss_jax.evaluation.methods import Method, load_methods
 from decloss_jax.evaluation.run import ImageSet, open_sets
 from decloss_jax.host import console, files
 from decloss_jax.reproduction.paper import SCALE, PaperRow
@@ -37,6 +37,8 @@ from decloss_jax.workdir.claim import PATH_FIELDS, REPORTING_FIELDS
 
 # Fields that --set cannot change, and what to do instead.
 FIXED_FIELDS = {"seed": "give --seeds", "model.scale": "leave it: the paper's numbers are for 4"}
+# What a table says of a file of weights; a run of train.py, which is accepted too, has no file.
+WEIGHTS = ("file", "workdir", "stage", "step", "sha256", "heat", "seed")
 # Blocks of a config that only these terms read.
 TERM_BLOCKS = {
     "perceptual": {"perceptual"},
@@ -55,12 +57,14 @@ class Settings:
         overrides: config fields that differ from the rows' configs.
         runs: folder of the workdirs.
         tests: folders of the test sets, or "photographs".
+        weights: row's name -> the network of a file, which is measured instead of training the row.
     """
 
     size: str
     overrides: Mapping[str, Any]
     runs: Path
     tests: Sequence[str]
+    weights: Mapping[str, Method] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class Measured:
         seconds_per_step: median over the journal lines of its last stage; None without training.
         images_per_second: likewise.
         folder: of its evaluation.
+        weights: `file` and `sha256` of the weights that took the place of training, with SRFlow's `heat` and
+            `seed`; empty without such a file.
     """
 
     row: PaperRow
@@ -92,6 +98,7 @@ class Measured:
     seconds_per_step: float | None
     images_per_second: float | None
     folder: Path
+    weights: Mapping[str, Any] = field(default_factory=dict)
 
 
 def import_config(name: str) -> ModuleType:
@@ -234,14 +241,27 @@ def adopt_stage_one(source: Path, workdir: Path, step: int) -> None:
     os.replace(partial, target)
 
 
+def is_trained(row: PaperRow, settings: Settings) -> bool:
+    """Tells whether a row is trained: it has a config, and no weights in place of training."""
+    return bool(row.config) and row.name not in settings.weights
+
+
+def measure_untrained(row: PaperRow, settings: Settings, protocol: Protocol) -> Measured:
+    """Evaluates a baseline, or the network of a file, unless that is done already."""
+    given = settings.weights.get(row.name)
+    method = given or load_methods(names=[row.method])[0]
+    name = f"weights-{given.sha256[:8]}" if given else row.method
+    folder = settings.runs / "evaluations" / name / protocol.name
+    datasets = evaluate_once([method], settings, protocol, folder)
+    weights = {key: method.loaded[key] for key in WEIGHTS if key in method.loaded}
+    return Measured(row, None, "", "", {}, journal.versions(), {}, datasets, None, None, folder, weights)
+
+
 def measure_row(row: PaperRow, seed: int | None, settings: Settings, protocol: Protocol) -> Measured:
     """Trains and evaluates a row unless that is done already, and reads its cost from the journal."""
-    if not row.config:
-        methods = load_methods(names=[row.method])
-        folder = settings.runs / "evaluations" / row.method / protocol.name
-        datasets = evaluate_once(methods, settings, protocol, folder)
-        return Measured(row, None, "", "", {}, journal.versions(), {}, datasets, None, None, folder)
-    workdir, config, first_hash = train_row(row, seed or 0, settings)
+    if seed is None:
+        return measure_untrained(row, settings, protocol)
+    workdir, config, first_hash = train_row(row, seed, settings)
     methods = load_methods(workdirs=[str(workdir)])
     folder = settings.runs / "evaluations" / workdir.name / protocol.name
     datasets = evaluate_once(methods, settings, protocol, folder)

@@ -150,10 +150,9 @@ def cells(
     seconds = seconds_per_step(group)
     first = first_row(experiment)
     first_seconds = seconds_per_step(groups.get(first, ()))
-    losses = ", ".join(f"{name} {weight:g}" for name, weight in (group[0].losses if group else {}).items())
     return [
         row.name,
-        losses,
+        origin(group),
         " ".join(str(m.seed) for m in group if m.seed is not None),
         *texts,
         spread(seconds, 3),
@@ -163,6 +162,16 @@ def cells(
         else "",
         f"{row.hours / first.hours:.2f}" if row.hours and first.hours else "",
     ]
+
+
+def origin(group: Sequence[Measured]) -> str:
+    """Says what a row was trained with, or the name of its file of weights."""
+    if not group:
+        return ""
+    weights = group[0].weights
+    if weights:
+        return f"not trained: {weights.get('file') or weights['workdir']}"
+    return ", ".join(f"{name} {weight:g}" for name, weight in group[0].losses.items())
 
 
 def first_row(experiment: Experiment) -> PaperRow:
@@ -223,6 +232,11 @@ def table_notes(
     )
     for row_name, seed, own, stage_one in hashes:
         notes.append(f"config of {row_name}, seed {seed}: {own}, stage 1 {stage_one}")
+    for m in measured:
+        if m.weights:
+            notes.append(
+                f"{m.row.name} was measured from weights, not trained: {join_fields(m.weights, ' ')}"
+            )
     return notes
 
 
@@ -240,7 +254,7 @@ def as_json(measured: Measured, settings: Settings) -> dict[str, Any]:
     """Returns all measurements of a row with one seed; `from_json` is the inverse."""
     return {
         "row": measured.row.name,
-        "config": measured.row.config,
+        "config": measured.row.config if measured.config_hash else "",
         "seed": measured.seed,
         "config_hash": measured.config_hash,
         "stage_one_hash": measured.stage_one_hash,
@@ -253,13 +267,15 @@ def as_json(measured: Measured, settings: Settings) -> dict[str, Any]:
         "printed": {dataset: vars(printed) for dataset, printed in measured.row.printed.items()},
         "printed_hours": measured.row.hours,
         "evaluation": str(measured.folder.relative_to(settings.runs)),
+        "weights": dict(measured.weights),
     }
 
 
 def from_json(entry: Mapping[str, Any], row: PaperRow, settings: Settings) -> Measured:
     """Restores the measurements that `as_json` wrote for a row."""
-    elsewhere = {"row", "folder"}
+    elsewhere = {"row", "folder", "weights"}
     values = {
         each.name: entry[each.name] for each in dataclasses.fields(Measured) if each.name not in elsewhere
     }
-    return Measured(row=row, folder=settings.runs / entry["evaluation"], **values)
+    weights = entry.get("weights", {})  # older tables have none
+    return Measured(row=row, folder=settings.runs / entry["evaluation"], weights=weights, **values)

@@ -1,6 +1,7 @@
 """`python -m decloss_jax reproduce` as a user types it, on networks too small to show anything."""
 
 import csv
+import hashlib
 import json
 import runpy
 import shutil
@@ -10,58 +11,25 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from command_line import CACHE, REPOSITORY, run
+from command_line import REPOSITORY, run
 from PIL import Image
+from small_reproduction import TINY, reproduce
 
 import decloss_jax
 from decloss_jax import checks
-from decloss_jax.commands import cli
 from decloss_jax.reproduction.paper import EXPERIMENTS
 from decloss_jax.reproduction.runs import Settings, computing_fields, config_hash, import_config, row_config
+from decloss_jax.weights import save_generator
 from decloss_jax.workdir import checkpoint, journal
 
-TINY = {
-    "data.source": "photographs",
-    "data.cache_dir": str(CACHE / "photographs"),
-    "data.crop_size": 32,
-    "batch_size": 8,
-    "model.features": 4,
-    "model.blocks": 1,
-    "pretrain.steps": 20,
-    "pretrain.warmup_steps": 5,
-    "finetune.steps": 10,
-    "log_every_steps": 5,
-    "validation_images": 1,
-    "sample_images": 0,
-}
+
+def workdir_of(folder: Path, row: dict) -> Path:
+    """The workdir of a trained row of Table 1's JSON with a stage 2."""
+    losses = "-".join(row["losses"])
+    return folder / "runs" / f"edsr-{losses}-seed{row['seed']}-{row['config_hash']}"
+
+
 LOSSES = {"01_edsr_l1": "l1 1", "02_edsr_decloss": "decloss 3e-05, l1 0.01"}
-
-
-def words_of(folder: Path, *arguments: str) -> list[str]:
-    """The words of a miniature; a --test or --set among the arguments counts before these."""
-    changes = list(arguments[arguments.index("--set") + 1 :]) if "--set" in arguments else []
-    words = arguments[: arguments.index("--set")] if changes else arguments
-    return [
-        *("reproduce", "--scale", "mini", "--test", "photographs", *words),
-        *("--runs", str(folder / "runs"), "--out", str(folder / "out")),
-        *("--set", *(f"{name}={value}" for name, value in TINY.items()), *changes),
-    ]
-
-
-def reproduce(folder: Path, *arguments: str):
-    """Reproduces in miniature, in a process of its own."""
-    return run("decloss_jax", *words_of(folder, *arguments))
-
-
-@pytest.fixture
-def reproduce_here(capsys, monkeypatch):
-    """Reproduces in miniature in this process, where nothing is trained; returns the status and messages."""
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE / "xla"))
-
-    def call(folder: Path, *arguments: str) -> tuple[int, str]:
-        return cli.main(words_of(folder, *arguments)), capsys.readouterr().err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +130,37 @@ def test_reproduce_goes_on_where_it_was_cut_off_and_keeps_the_other_rows(reprodu
     assert [row["datasets"] for row in after] == [row["datasets"] for row in before]
     text = (reproduced / "out" / "table1.md").read_text()
     assert all(f"| {name} |" in text for name in LOSSES)
+
+
+def test_reproduce_measures_published_weights_beside_trained_rows(reproduced, reproduce_here, tmp_path):
+    """The weights of row 2 stand in for row 3, and then for row 1, whose training is not lost."""
+    folder, file = tmp_path / "copy", tmp_path / "published.pth"
+    shutil.copytree(reproduced, folder)
+    trained = json.loads((folder / "out" / "table1.json").read_text())["rows"]
+    save_generator(file, *checkpoint.load_checkpoint(workdir_of(folder, trained[2]))[:2])
+
+    def rows_after(*arguments: str) -> list[dict]:
+        status, said = reproduce_here(folder, "table1", *arguments)
+        assert status == 0, said
+        return json.loads((folder / "out" / "table1.json").read_text())["rows"]
+
+    *others, row = rows_after("--only", "3", "--weights", f"03_edsr_perceptual={file}")
+    assert others == trained
+    assert (row["row"], row["seed"], row["seconds_per_step"]) == ("03_edsr_perceptual", None, None)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert row["weights"] == {"file": "published.pth", "sha256": digest}
+    assert row["datasets"] == trained[2]["datasets"]
+    text = (folder / "out" / "table1.md").read_text()
+    assert f"file published.pth, sha256 {digest}" in text
+    header, *lines = csv.reader((folder / "out" / "table1.csv").open())
+    cells = dict(zip(header, lines[2], strict=True))
+    assert (cells["losses"], cells["seeds"]) == ("not trained: published.pth", "")
+    assert {cells[name] for name in ("s/step ↓", "images/s ↑", "step ratio")} == {""}
+    replaced = rows_after("--only", "1", "--weights", f"1={file}")
+    assert [(each["row"], each["seed"]) for each in replaced] == [
+        ("01_edsr_l1", None), ("02_edsr_decloss", 0), ("02_edsr_decloss", 1), ("03_edsr_perceptual", None),
+    ]  # fmt: skip
+    assert rows_after("--only", "1", "--seeds", "0", "1") == [*trained, row]
 
 
 def test_reproduce_does_not_mix_settings_in_one_table(reproduced, reproduce_here):
