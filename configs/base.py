@@ -84,7 +84,10 @@ def get_config() -> ConfigDict:
     config.decloss.alpha = 1.0  # Eq. 15; not printed
     config.decloss.mu = 0.25  # Eq. 15, as a fraction of the crop's side (bins = mu * crop_size); not printed
     config.decloss.mode = "multiply"  # as printed, or "residual": DFT + K DFT
-    config.decloss.kernel = "separable"  # Eq. 15, or "radial": the same in all directions
+    # "separable" (Eq. 15), or ours: "radial", the same in all directions, or "radial_notched", that one
+    # without the frequencies of lattices of 2, 4 and 8 pixels.
+    config.decloss.kernel = "separable"
+    config.decloss.color = "rgb"  # or "luma", the mean of the channels (ours)
     config.decloss.threshold_db = 25.0  # eta of Eq. 21, 22; not printed
     config.decloss.t_pos = 0.5  # Sec. 5.1
     config.decloss.t_neg = 1.5  # Sec. 5.1

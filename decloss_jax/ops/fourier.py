@@ -14,6 +14,10 @@ MODES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "residual": lambda kernel: 1.0 + kernel,
 }
 
+# Of "radial_notched": the longest period of the lattices, and the images' smallest side, both in pixels.
+NOTCH_PERIOD = 8
+SMALLEST_NOTCHED = 32
+
 
 def separable_kernel(height: int, width: int, *, alpha: float, mu: float) -> np.ndarray:
     """Returns the half-plane kernel of Eq. 15, symmetrised, for the real transform.
@@ -60,7 +64,59 @@ def radial_kernel(height: int, width: int, *, alpha: float, mu: float) -> np.nda
     return alpha**2 * np.exp(-(bins**2) / (2 * mu**2))
 
 
-KERNELS = {"separable": separable_kernel, "radial": radial_kernel}
+def lattice_bins(height: int, width: int, *, period: int, margin: int = 0) -> np.ndarray:
+    """Finds the frequencies of patterns that repeat along both axes.
+
+    They are the points (k/period, l/period) cycles per pixel, k and l whole numbers, without the mean. A bin
+    belongs to a point if it is at most `margin` bins away along each axis.
+
+    Args:
+        height: H, pixels.
+        width: W, pixels.
+        period: of the patterns, pixels.
+        margin: bins.
+
+    Returns:
+        [H,W] booleans, in the DFT's order.
+    """
+
+    def points_near(size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Tells for each bin of an axis whether it is near a point, and whether that point is 0."""
+        bins = np.arange(size)
+        k = np.round(bins * period / size)
+        return np.abs(bins - k * size / period) <= margin, k % period == 0
+
+    (rows, rows_zero), (columns, columns_zero) = points_near(height), points_near(width)
+    return np.outer(rows, columns) & ~np.outer(rows_zero, columns_zero)
+
+
+def radial_notched_kernel(height: int, width: int, *, alpha: float, mu: float) -> np.ndarray:
+    """Returns `radial_kernel` without the frequencies of lattices of 8 pixels; it is not the paper's.
+
+    Lattices of 2 and 4 pixels are among them. 8 is the side of the mini-patches, and 4 the stride of the x4
+    upsampling. Each of the points (k/8, l/8) cycles per pixel takes its neighbouring bins with it.
+
+    Args, Returns: as `separable_kernel`.
+
+    Raises:
+        UserError: H or W below 32, where the notches would leave almost nothing.
+    """
+    checks.check(
+        min(height, width) >= SMALLEST_NOTCHED,
+        'images for the kernel "radial_notched"',
+        expected=f"height and width of at least {SMALLEST_NOTCHED} pixels",
+        got=f"{height} x {width}",
+        remedy='use larger crops or the kernel "radial"',
+    )
+    notches = lattice_bins(height, width, period=NOTCH_PERIOD, margin=1)[:, : width // 2 + 1]
+    return np.where(notches, 0.0, radial_kernel(height, width, alpha=alpha, mu=mu))
+
+
+KERNELS = {
+    "separable": separable_kernel,
+    "radial": radial_kernel,
+    "radial_notched": radial_notched_kernel,
+}
 
 
 def enhance_detail(
@@ -73,13 +129,14 @@ def enhance_detail(
         alpha: factor of each axis of the kernel, above 0; a Python number.
         mu: width of the kernel's Gaussian in frequency bins, above 0; a Python number.
         mode: "multiply" (the printed equations) or "residual".
-        kernel: "separable" (Eq. 15) or "radial", the same in all directions (`KERNELS`).
+        kernel: "separable" (Eq. 15), "radial", the same in all directions, or "radial_notched", that one
+            without the frequencies of lattices (`KERNELS`).
 
     Returns:
         [N,H,W,C] in the unit of `images`; with "multiply" the mean is nearly 0.
 
     Raises:
-        UserError: wrong shape, alpha or mu not above 0, unknown mode or kernel.
+        UserError: wrong shape, alpha or mu not above 0, unknown mode or kernel, images too small for it.
     """
     checks.check_images("images", images)
     gain_of = checks.look_up(MODES, mode, "enhancement mode")

@@ -121,6 +121,7 @@ def build_decloss(config: Any, mesh: Mesh) -> Term:
         mu=options.mu * config.data.crop_size,
         mode=options.mode,
         kernel=options.kernel,
+        color=options.color,
         threshold_db=options.threshold_db,
         t_pos=options.t_pos,
         t_neg=options.t_neg,

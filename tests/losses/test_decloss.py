@@ -76,7 +76,7 @@ def test_decloss_without_options_is_the_papers(golden):
     sr, hr = (jnp.asarray(golden[name])[:, :16] for name in ("sr", "hr"))
     assert sr.shape[2] > 16
     config = get_config().decloss
-    names = ("patch_size", "alpha", "mode", "kernel", *CONTRAST, "tile_size", "precision")
+    names = ("patch_size", "alpha", "mode", "kernel", "color", *CONTRAST, "tile_size", "precision")
     expected, _ = decloss_terms(sr, hr, mu=config.mu * 16, **{name: config[name] for name in names})
     np.testing.assert_allclose(decloss(sr, hr), expected, rtol=1e-6)
     defaults = {name: parameter.default for name, parameter in inspect.signature(decloss).parameters.items()}
@@ -109,6 +109,19 @@ def test_decloss_of_flat_images_is_finite(n, mode):
     assert np.isfinite(gradient).all()
 
 
+def test_luma_is_the_loss_of_the_grey_images(golden):
+    """Grey images have the same loss in RGB; the gradient is grey."""
+    sr, hr = (jnp.asarray(golden[name])[:, :32, :32] for name in ("sr", "hr"))
+    grey_sr, grey_hr = (np.repeat(x.mean(axis=-1, keepdims=True), 3, axis=-1) for x in (sr, hr))
+    function = partial(decloss, mu=8.0, threshold_db=20.0)
+    expected, of_grey = jax.value_and_grad(function)(jnp.asarray(grey_sr), grey_hr)
+    loss, gradient = jax.value_and_grad(partial(function, color="luma"))(sr, hr)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    np.testing.assert_array_equal(gradient, np.repeat(gradient[..., :1], 3, axis=-1))
+    assert_gradient_equals(gradient, np.repeat(of_grey.mean(axis=-1, keepdims=True), 3, axis=-1))
+    assert np.abs(loss - function(sr, hr)) > 1e-3
+
+
 def test_decloss_refuses_what_does_not_fit():
     function = partial(decloss, alpha=1.0, mu=4.0, mode="multiply", threshold_db=25.0, t_pos=0.5, t_neg=1.5)
     images = jnp.zeros((1, 16, 16, 3))
@@ -116,3 +129,5 @@ def test_decloss_refuses_what_does_not_fit():
         function(images, images, patch_size=5)
     with pytest.raises(UserError, match="sr and hr"):
         function(images, images[:, :8], patch_size=4)
+    with pytest.raises(UserError, match="nearest: luma"):
+        function(images, images, color="lumen")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from decloss_jax.checks import UserError
-from decloss_jax.ops.fourier import enhance_detail
+from decloss_jax.ops.fourier import enhance_detail, lattice_bins
 
 
 def dft_matrix(size: int) -> np.ndarray:
@@ -75,6 +75,36 @@ def test_only_the_radial_kernel_keeps_the_finest_stripes(kernel, gain):
     assert contrast == pytest.approx(gain, rel=0.01)
 
 
+@pytest.mark.parametrize(("height", "width"), [(32, 48), (50, 41)])
+def test_notched_kernel_removes_the_frequencies_of_lattices_alone(height, width):
+    """A wave goes if it is at most a bin from (k/8, l/8) cycles per pixel; the others stay."""
+    rng = np.random.default_rng(height)
+    image = rng.standard_normal((1, height, width, 1)).astype(np.float32)
+    radial, notched = (
+        np.fft.fft2(enhance_detail(image, alpha=1.0, mu=60.0, kernel=kernel)[0, :, :, 0])
+        for kernel in ("radial", "radial_notched")
+    )
+    removed = np.zeros((height, width), bool)
+    for point in set(np.ndindex(9, 9)) - {(0, 0), (0, 8), (8, 0), (8, 8)}:  # 8 is 0 again
+        row, column = height * point[0] / 8, width * point[1] / 8
+        for i, j in np.ndindex(height, width):
+            removed[i, j] |= max(abs(i - row), abs(j - column)) <= 1
+    tolerance = 1e-4 * np.abs(radial).max()
+    np.testing.assert_allclose(notched, np.where(removed, 0, radial), rtol=0, atol=tolerance)
+    assert np.abs(radial[removed]).min() > 2 * tolerance
+
+
+@pytest.mark.parametrize("period", [2, 4, 8])
+def test_lattice_bins_hold_the_power_of_a_lattice(period):
+    lattice = np.tile(
+        np.random.default_rng(period).standard_normal((period, period)), (48 // period, 48 // period)
+    )
+    power = np.abs(np.fft.fft2(lattice - lattice.mean())) ** 2
+    bins = lattice_bins(48, 48, period=period)
+    assert bins.sum() == period**2 - 1
+    np.testing.assert_allclose(power[bins].sum(), power.sum())
+
+
 def test_enhance_detail_is_its_own_adjoint():
     """The transform is linear and symmetric, so its gradient is the transform itself."""
     rng = np.random.default_rng(1)
@@ -94,6 +124,7 @@ def test_enhance_detail_takes_flat_images_to_nearly_nothing():
     [
         ({"mode": "multiple"}, "nearest: multiply"),
         ({"kernel": "radical"}, "nearest: radial"),
+        ({"kernel": "radial_notched"}, "at least 32 pixels"),
         ({"mu": 0.0}, "mu"),
         ({"alpha": -1.0}, "alpha"),
     ],
