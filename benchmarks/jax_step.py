@@ -21,8 +21,8 @@ class Stepper:
         from decloss_jax.host import parallel
         from decloss_jax.models import build_model
         from decloss_jax.training.optim import build_optimizer
-        from decloss_jax.training.plan import plan_stages
-        from decloss_jax.training.state import draw_params, start_stage
+        from decloss_jax.training.stages import plan_stages
+        from decloss_jax.training.state import draw_params
 
         mesh, model, optimizer = (
             parallel.data_mesh(devices),
@@ -32,17 +32,9 @@ class Stepper:
         stage = plan_stages(config, model, optimizer, mesh)[-1]
         params = jax.device_put(draw_params(model, 0), parallel.replicated(mesh))
         self._train_step: Any = stage.train_step
-        self.state = start_stage(
-            params,
-            step=stage.first_step,
-            optimizer=optimizer,
-            discriminator=stage.discriminator,
-            seed=0,
-            mesh=mesh,
-            averaged=config.ema_decay > 0,
-        )
         batch = crops(config.batch_size, config.data.crop_size, config.model.scale)
         self._batch = parallel.shard_batch(batch, mesh)
+        self.state: Any = stage.start(params, self._batch)
         self.metrics: dict[str, Any] = {}
         self.seconds()
 
@@ -80,30 +72,15 @@ def compile_step(config: Any, mesh: Any) -> Any:
     import jax
 
     from decloss_jax.models import build_model
-    from decloss_jax.training.adversary import build_adversary
-    from decloss_jax.training.micro_batches import in_micro_batches
-    from decloss_jax.training.optim import build_optimizer, build_schedule
-    from decloss_jax.training.plan import abstract_batch
+    from decloss_jax.training.optim import build_optimizer
+    from decloss_jax.training.stages import abstract_batch, build_recipe
     from decloss_jax.training.state import abstract_state
     from decloss_jax.training.step import compile_update, update
-    from decloss_jax.training.terms import active_weights, build_terms
 
-    stage = "finetune"
     model, optimizer = build_model(config.model), build_optimizer(config)
-    terms, adversary = build_terms(config, stage, mesh), build_adversary(config, stage, mesh)
-    step = functools.partial(
-        update,
-        in_micro_batches(lambda params, low: model.apply({"params": params}, low), config.micro_batch, mesh),
-        terms,
-        adversary,
-        active_weights(config, stage),
-        optimizer,
-        build_schedule(config.finetune, stage),
-        0,
-        config.ema_decay,
-    )
-    state = abstract_state(
-        model, optimizer, adversary.model if adversary else None, averaged=config.ema_decay > 0
-    )
-    frozen = jax.eval_shape(lambda: {name: term.frozen for name, term in terms.items()})
-    return compile_update(step, mesh).lower(state, abstract_batch(config), frozen).compile()
+    recipe = build_recipe(config, "finetune", model, optimizer, mesh, first_step=0)
+    discriminator = recipe.adversary.model if recipe.adversary else None
+    state = abstract_state(model, optimizer, discriminator, averaged=config.ema_decay > 0)
+    frozen = jax.eval_shape(lambda: recipe.frozen)
+    compiled = compile_update(functools.partial(update, recipe), mesh)
+    return compiled.lower(state, abstract_batch(config), frozen).compile()

@@ -11,9 +11,8 @@ from ml_collections import ConfigDict, config_dict
 
 def loss_weights(**weights: float) -> ConfigDict:
     """Weights of Eq. 26; a term of weight 0 is not computed."""
-    terms = ConfigDict(
-        {"l1": 0.0, "perceptual": 0.0, "decloss": 0.0, "gan": 0.0, "ragan": 0.0, "rank_content": 0.0}
-    )
+    names = ("l1", "perceptual", "decloss", "gan", "ragan", "rank_content", "likelihood")
+    terms = ConfigDict(dict.fromkeys(names, 0.0))
     terms.update(weights)
     return terms
 
@@ -35,8 +34,12 @@ def get_config() -> ConfigDict:
     config.model.blocks = 16
     config.model.dtype = "float32"  # of the convolutions: float32 or bfloat16; parameters are float32
     config.model.res_scale = config_dict.placeholder(float)  # edsr: 1.0 when not set
-    config.model.growth = config_dict.placeholder(int)  # rrdb: 32 when not set
-    config.model.remat = config_dict.placeholder(bool)  # rrdb: recompute blocks in the backward pass; off
+    config.model.growth = config_dict.placeholder(int)  # rrdb, srflow: 32 when not set
+    # rrdb, srflow: recompute blocks or steps in the backward pass; off
+    config.model.remat = config_dict.placeholder(bool)
+    config.model.stacked_blocks = config_dict.placeholder(tuple)  # srflow: (1, 8, 15, 22) when not set
+    config.model.flow_steps = config_dict.placeholder(int)  # srflow: 16 per level when not set
+    config.model.hidden = config_dict.placeholder(int)  # srflow: 64 when not set
 
     config.data = ConfigDict()
     config.data.source = "folder"  # a key of decloss_jax.data.sources.SOURCES

@@ -14,7 +14,7 @@ from decloss_jax import checks
 from decloss_jax.config import flatten, load_config, override
 from decloss_jax.host import parallel
 from decloss_jax.models import MODELS, Ranker, build_model
-from decloss_jax.training import plan
+from decloss_jax.training import stages
 from decloss_jax.training.adversary import GAMES
 from decloss_jax.training.optim import build_optimizer
 from decloss_jax.training.terms import TERMS
@@ -44,7 +44,7 @@ def test_config_builds(path, ranker_file):
     config.ranker.weights_file = ranker_file  # and that of the Ranker
     config.model.blocks = 1  # all are alike; tracing RRDBNet's 23 takes ten seconds
     model, optimizer = build_model(config.model), build_optimizer(config)
-    assert plan.plan_stages(config, model, optimizer, parallel.data_mesh())
+    assert stages.plan_stages(config, model, optimizer, parallel.data_mesh())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)

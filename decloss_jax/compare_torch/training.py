@@ -27,9 +27,10 @@ from decloss_jax.compare_torch.inputs import (
     to_torch,
 )
 from decloss_jax.host import parallel
-from decloss_jax.training import optim, step, terms
-from decloss_jax.training.adversary import build_adversary
+from decloss_jax.training import optim
+from decloss_jax.training.stages import build_recipe
 from decloss_jax.training.state import DiscriminatorState, TrainState, fresh_state
+from decloss_jax.training.step import make_train_step
 from decloss_jax.weights.discriminators import discriminator_variables
 from decloss_jax.weights.tables import Generator
 
@@ -121,17 +122,8 @@ def train_ours(
     mesh = parallel.data_mesh(jax.devices()[:1])
     config = make_config(weights, crop_size=batches[0][1].shape[1], steps=len(batches))
     optimizer = optim.build_optimizer(config)
-    adversary = build_adversary(config, "stage", mesh)
-    train_step = step.make_train_step(
-        model.clone(dtype=jnp.float64),
-        terms=terms.build_terms(config, "stage", mesh),
-        adversary=adversary,
-        weights=weights,
-        optimizer=optimizer,
-        schedule=optim.build_schedule(config.stage, "stage"),
-        first_step=0,
-        mesh=mesh,
-    )
+    recipe = build_recipe(config, "stage", model.clone(dtype=jnp.float64), optimizer, mesh, first_step=0)
+    train_step = make_train_step(recipe, mesh)
     state = fresh_state(jax.tree.map(jnp.array, as_doubles(params)), step=0, optimizer=optimizer)
     if variables is not None:
         variables = jax.tree.map(jnp.array, as_doubles(variables))
@@ -150,6 +142,7 @@ def make_config(weights: Mapping[str, float], *, crop_size: int, steps: int) -> 
     config = ConfigDict(
         {"adam_b1": 0.9, "adam_b2": 0.999, "adam_eps": 1e-8, "data": {"crop_size": crop_size}}
     )
+    config.micro_batch, config.ema_decay = None, 0.0
     config.decloss = DECLOSS | {
         "mu": DECLOSS["mu"] / crop_size,
         "kernel": "separable",

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array
+from jax.sharding import Mesh
 
 from decloss_jax import checks
 from decloss_jax.host import parallel
@@ -96,9 +97,30 @@ def sample(
         UserError: a heat below 0, an invalid tile or overlap, or too little memory.
     """
     checks.check_range("heat", heat, 0.0)
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(low.tobytes()))
+    draw = functools.partial(sample_tiles, key=key, heat=np.float32(heat))
+    return upscale_tiles(model, params, low, draw, tile, overlap, dtype, devices, advance)
+
+
+def regress(model: nn.Module, params: Any, low: np.ndarray, *, dtype: Any = np.float32) -> np.ndarray:
+    """Super-resolves an image with the encoder alone, by the tiles of `sample`: [h,w,3] -> [4h,4w,3]."""
+    return upscale_tiles(model, params, low, regress_tiles, dtype=dtype)
+
+
+def upscale_tiles(
+    model: nn.Module,
+    params: Any,
+    low: np.ndarray,
+    apply: Callable[..., Array],
+    tile: int | None = None,
+    overlap: int | None = None,
+    dtype: Any = np.float32,
+    devices: Sequence[jax.Device] | None = None,
+    advance: Callable[[int], None] = no_report,
+) -> np.ndarray:
+    """Cuts an image into tiles, one on each device, to which `apply` (`sample_tiles`) is applied."""
     devices = jax.local_devices() if devices is None else devices
     tile, overlap = choose_tiles(model, tile, overlap, devices)
-    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(low.tobytes()))
     canvas = open_canvas(Network(model, params, devices, np.dtype(dtype)), low)
     size = low.shape[:2]
     ((window, parts),) = plan_windows({0: size}, {size: size}, tile, overlap, BLOCK).items()
@@ -109,24 +131,23 @@ def sample(
         padded = batch + batch[-1:] * (mesh.size - len(batch))
         tiles = np.stack([canvas.cut_out(part, window) for part in padded])
         corners = np.asarray([(part.rows[0], part.columns[0]) for part in padded]) // BLOCK
-        results = decode_tiles(model, params, (tiles, corners), key, np.float32(heat), mesh)
+        results = apply_to_tiles(apply, model, params, (tiles, corners), mesh)
         for result, part in zip(results, batch, strict=False):
             advance(canvas.paste(part, result))
     return canvas.sr
 
 
-def decode_tiles(
+def apply_to_tiles(
+    apply: Callable[..., Array],
     model: nn.Module,
     params: Any,
     inputs: tuple[np.ndarray, np.ndarray],
-    key: Array,
-    heat: np.float32,
-    mesh: Any,
+    mesh: Mesh,
 ) -> np.ndarray:
-    """Draws one tile on each device; see `sample_tiles`."""
+    """Processes one tile on each device; see `sample_tiles`."""
     try:
         low, corners = jax.device_put(inputs, parallel.batch_sharding(mesh))
-        return np.asarray(sample_tiles(model, params, low, corners, key, heat))
+        return np.asarray(apply(model, params, low, corners))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -140,10 +161,19 @@ def decode_tiles(
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def sample_tiles(model: nn.Module, params: Any, low: Array, corners: Array, key: Array, heat: Array) -> Array:
+def sample_tiles(
+    model: nn.Module, params: Any, low: Array, corners: Array, *, key: Array, heat: Array
+) -> Array:
     """Draws tiles of one image: low [N,h,w,3] and their corners [N,2] in blocks -> [N,4h,4w,3]."""
     rows, columns = (jnp.arange(side // BLOCK) for side in low.shape[1:3])
     draw = functools.partial(draw_latents, key, heat=heat)
     latents = jax.vmap(lambda corner: draw(corner[0] + rows, corner[1] + columns))(corners)
     sr: Any = model.apply({"params": params}, low, latents, method="decode")
+    return sr
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def regress_tiles(model: nn.Module, params: Any, low: Array, corners: Array) -> Array:
+    """Super-resolves tiles with the encoder: low [N,h,w,3], wherever their corners are -> [N,4h,4w,3]."""
+    sr: Any = model.apply({"params": params}, low, method="regress")
     return sr

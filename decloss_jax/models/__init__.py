@@ -62,7 +62,11 @@ def build_model(config: Mapping[str, Any]) -> nn.Module:
             have, or one of the wrong type.
     """
     model = checks.look_up(MODELS, str(config.get("name")), "model.name")
-    options = {key: value for key, value in config.items() if key != "name" and value is not None}
+    options: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value  # JSON has lists only
+        for key, value in config.items()
+        if key != "name" and value is not None
+    }
     fields = {key: field.default for key, field in model.__dataclass_fields__.items()}
     fields = {key: default for key, default in fields.items() if key not in ("parent", "name")}
     for key, value in options.items():

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from decloss_jax import checks
-from decloss_jax.training.state import TrainState
 
 
 class NonFiniteLoss(checks.UserError):
@@ -35,7 +34,7 @@ def check_finite(step: int, metrics: dict[str, Array], *, stage: str, saved: int
     refuse_numbers(broken, step, stage, got=float(metrics[broken]), saved=saved, to_lower=to_lower)
 
 
-def check_finite_state(step: int, state: TrainState, *, stage: str, saved: int | None) -> None:
+def check_finite_state(step: int, state: Any, *, stage: str, saved: int | None) -> None:
     """Raises `NonFiniteLoss`, which names the first array of the state with a value that is not finite."""
     for path, is_finite in jax.tree_util.tree_leaves_with_path(jax.device_get(are_finite(state))):
         if not is_finite:

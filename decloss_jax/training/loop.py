@@ -1,32 +1,30 @@
-"""The training run: stage 1, then stage 2, resumed from the last checkpoint in the workdir."""
+"""The training run: one stage after the other, resumed from the last checkpoint in the workdir.
+
+The loop knows no network: a `plan.Plan` opens the data, and each `plan.Stage` starts, updates and evaluates
+its own kind of state.
+"""
 
 import contextlib
 import functools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import jax
 from jax import Array
 from ml_collections import ConfigDict
 
-from decloss_jax.data.cache import PairedImages, open_cache
-from decloss_jax.data.pairs import ImagePair
-from decloss_jax.data.pipeline import batch_source, read_ahead
+from decloss_jax.data.pipeline import read_ahead
 from decloss_jax.host import console, devices, parallel
 from decloss_jax.training.finite import NonFiniteLoss, check_finite, check_finite_state
-from decloss_jax.training.plan import Plan, Stage, make_plan
-from decloss_jax.training.state import TrainState, abstract_state, initial_params, start_stage
-from decloss_jax.training.validation import check_sizes, validate
+from decloss_jax.training.images import Data
+from decloss_jax.training.plan import Plan, make_plan
+from decloss_jax.training.stages import Stage, State
 from decloss_jax.workdir import checkpoint
 from decloss_jax.workdir.claim import StopRequest, check_same_config, claim, record_config
 from decloss_jax.workdir.journal import Journal, summary, versions
-
-if TYPE_CHECKING:
-    import grain
 
 __all__ = ["NonFiniteLoss", "Stopped", "run"]
 
@@ -50,13 +48,12 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """The parts that all stages share: the config, its plan, and the open images."""
+    """The parts that all stages share: the config, its plan, and the open data."""
 
     config: ConfigDict
     workdir: Path
     plan: Plan
-    batches: "grain.MapDataset"
-    validation: PairedImages
+    data: Data
     stop: StopRequest
 
 
@@ -86,39 +83,15 @@ def run(config: ConfigDict, workdir: str | Path) -> None:
     parallel.check_agreement("versions", versions(), "install the same packages for all processes")
     check_same_config(workdir, config.to_dict())
     plan = make_plan(config)
-    params = None if checkpoint.trained_stages(workdir) else initial_params(config, plan.model, plan.mesh)
-    images = open_images(config, plan.images)
-    validation = open_images(config, plan.validation[: config.validation_images])
-    batches = open_batches(config, images)
-    check_sizes(validation, config.model.scale)
-    for split, each in (("training", images), ("validation", validation)):
-        found = [(name, each.size(i)) for i, name in enumerate(each.names)]
-        parallel.check_agreement(f"{split} images", found, "give all processes the same data")
+    params = None if checkpoint.trained_stages(workdir) else plan.initial_params()
+    data = plan.open_data()
     with claim(workdir) as stop:
         record_config(workdir, config.to_dict())
-        train_stages(Run(config, workdir, plan, batches, validation, stop), params)
+        train_stages(Run(config, workdir, plan, data, stop), params)
     if parallel.is_first_process():
         console.say(
             summary(workdir) if (workdir / "journal.jsonl").exists() else f"done; {workdir} has no journal"
         )
-
-
-def open_images(config: ConfigDict, pairs: Sequence[ImagePair]) -> PairedImages:
-    """Opens the decoded images of a split; the first use decodes them."""
-    return open_cache(pairs, scale=config.model.scale, cache_dir=config.data.cache_dir)
-
-
-def open_batches(config: ConfigDict, images: PairedImages) -> "grain.MapDataset":
-    """Opens this process's share of the batches of all steps."""
-    return batch_source(
-        images,
-        scale=config.model.scale,
-        crop_size=config.data.crop_size,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
 
 
 def train_stages(this: Run, params: Any) -> None:
@@ -127,13 +100,15 @@ def train_stages(this: Run, params: Any) -> None:
     with contextlib.ExitStack() as resources:
         saved = {
             stage.name: resources.enter_context(
-                checkpoint.StageCheckpoints(this.workdir, stage.name, config=config.to_dict())
+                checkpoint.StageCheckpoints(
+                    this.workdir, stage.name, config=config.to_dict(), best=stage.best
+                )
             )
             for stage in plan.stages
         }
         begun = [stage for stage in plan.stages if saved[stage.name].latest_step() is not None]
         if params is None and not begun:  # all checkpoints were damaged
-            params = initial_params(config, plan.model, plan.mesh)
+            params = plan.initial_params()
         for stage in plan.stages[plan.stages.index(begun[-1]) if begun else 0 :]:
             params = train_stage(this, stage, saved[stage.name], params)
 
@@ -144,7 +119,7 @@ def train_stage(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, par
     unevaluated = saved.unevaluated(done)
     if done == stage.last_step and unevaluated is None:
         parallel.say(f"{stage.name}: complete at step {done}")
-        return state.generator
+        return state.trained
     mesh, stop = this.plan.mesh, this.stop
     if parallel.any_process(mesh, delay=0)(stop.requested()):
         raise Stopped(f"before {stage.name}", stop)
@@ -157,15 +132,15 @@ def train_stage(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, par
             conclude(under_way, state, done, unevaluated, evaluating=True, saving=True, resumed=True)
         state = train_steps(under_way, state, done)
         saved.finish()
-    return state.generator
+    return state.trained
 
 
-def train_steps(under_way: StageRun, state: TrainState, done: int) -> TrainState:
+def train_steps(under_way: StageRun, state: State, done: int) -> State:
     """Does the updates from `done` + 1 to the last of the stage; returns the state after them."""
     this, stage, saved = under_way.run, under_way.stage, under_way.saved
     config, silent = this.config, not parallel.is_first_process()
     steps = stage.last_step - stage.first_step
-    source = read_ahead(this.batches, done, threads=config.data.threads)
+    source = read_ahead(this.data.batches, done, threads=config.data.threads)
     ahead = parallel.shard_ahead(source, this.plan.mesh, ahead=BATCHES_AHEAD)
     in_flight: deque[tuple[int, dict[str, Array]]] = deque()
     rate = Rate(config.batch_size)
@@ -199,7 +174,7 @@ def train_steps(under_way: StageRun, state: TrainState, done: int) -> TrainState
 
 def conclude(
     under_way: StageRun,
-    state: TrainState,
+    state: State,
     step: int,
     record: dict[str, Any],
     *,
@@ -237,43 +212,26 @@ def conclude(
         saved.save(step, state, quality or None, replacing=resumed)
 
 
-def begin(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: Any) -> tuple[TrainState, int]:
+def begin(this: Run, stage: Stage, saved: checkpoint.StageCheckpoints, params: Any) -> tuple[State, int]:
     """Returns the state from which the stage starts or resumes, and its step."""
-    plan, step = this.plan, saved.latest_step()
+    mesh, step = this.plan.mesh, saved.latest_step()
     if step is None:
-        state = start_stage(
-            params,
-            step=stage.first_step,
-            optimizer=plan.optimizer,
-            discriminator=stage.discriminator,
-            variables=stage.its_variables,
-            seed=this.config.seed,
-            averaged=this.config.ema_decay > 0,
-            mesh=plan.mesh,
-        )
-        return state, stage.first_step
+        first_batch = parallel.shard_batch(this.data.batches[stage.first_step], mesh)
+        return stage.start(params, first_batch), stage.first_step
     if step < stage.last_step:
         parallel.say(f"{stage.name}: resuming from the checkpoint of step {step}")
-    averaged = this.config.ema_decay > 0
-    abstract = abstract_state(plan.model, plan.optimizer, stage.discriminator, averaged)
-    return saved.restore(step, abstract, parallel.replicated(plan.mesh)), step
+    return saved.restore(step, stage.abstract(), parallel.replicated(mesh)), step
 
 
-def evaluate(under_way: StageRun, state: TrainState, step: int) -> dict[str, float] | None:
-    """Measures the generator on the validation images, if any; every process does the same.
+def evaluate(under_way: StageRun, state: State, step: int) -> dict[str, float] | None:
+    """Measures on the validation data; every process does the same.
 
     Returns None if the run was asked to stop. It checks this between images, because a scheduler may not wait
     for all of them.
     """
-    this = under_way.run
-    if len(this.validation) == 0:
-        return {}
-    return validate(
-        this.plan.model,
-        parallel.local_copy(state.generator),
-        this.validation,
-        scale=this.config.model.scale,
-        samples=this.config.sample_images,
+    return under_way.stage.evaluate(
+        parallel.local_copy(state.trained),
+        under_way.run.data.validation,
         show=functools.partial(under_way.journal.show, step),
         stopped=under_way.asked_to_stop,
     )

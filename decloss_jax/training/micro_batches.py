@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from decloss_jax.host import parallel
 
-Network = Callable[[Any, Array], Any]
+Network = Callable[..., Any]  # (params, *images) -> images or one value for each image
 Value = Callable[[Any, Array, Array], Array]
 WHOLE, SPLIT = PartitionSpec(), PartitionSpec(parallel.DATA_AXIS)
 
@@ -32,21 +32,22 @@ def in_micro_batches(network: Network, size: int | None, mesh: Mesh) -> Network:
     parameters are summed on each device, and over the devices only once, after the loop.
 
     Args:
-        network: (params, [N,h,w,C]) -> [N,H,W,C]; it treats each image independently.
+        network: (params, *arrays [N,...]) -> [N,...]; it treats each image independently.
         size: a divisor of the number of images per device.
         mesh: the devices over which N is split.
     """
     if size is None:
         return network
 
-    def of_share(params: Any, images: Array) -> Array:
+    def of_share(params: Any, images: tuple[Array, ...]) -> Array:
         # Without this the gradients would be summed over the devices in each iteration.
         params = lax.pcast(params, parallel.DATA_AXIS, to="varying")
-        of_part = jax.checkpoint(lambda part: network(params, part), prevent_cse=False)
-        outputs = lax.map(of_part, cut(images, size))
-        return outputs.reshape(len(images), *outputs.shape[2:])
+        of_part = jax.checkpoint(lambda part: network(params, *part), prevent_cse=False)
+        outputs = lax.map(of_part, tuple(cut(each, size) for each in images))
+        return outputs.reshape(-1, *outputs.shape[2:])
 
-    return jax.shard_map(of_share, mesh=mesh, in_specs=(WHOLE, SPLIT), out_specs=SPLIT)
+    of_batch = jax.shard_map(of_share, mesh=mesh, in_specs=(WHOLE, SPLIT), out_specs=SPLIT)
+    return lambda params, *images: of_batch(params, images)
 
 
 def mean_over_micro_batches(value: Value, size: int | None, mesh: Mesh) -> Value:

@@ -1,28 +1,23 @@
 """Checks a config and builds everything it names, before an image is read or anything is written."""
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import optax
-from flax import linen as nn
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from decloss_jax import checks
 from decloss_jax.config import flatten
-from decloss_jax.data.pairs import ImagePair
 from decloss_jax.data.sources import build_source
 from decloss_jax.host import parallel
-from decloss_jax.models import VGGDiscriminator, build_model
-from decloss_jax.training.adversary import Adversary, build_adversary, read_variables
-from decloss_jax.training.optim import build_optimizer, build_schedule
-from decloss_jax.training.state import abstract_state
-from decloss_jax.training.step import TrainStep, make_train_step
-from decloss_jax.training.terms import active_weights, build_terms
+from decloss_jax.models import build_model
+from decloss_jax.training.images import Data, open_data
+from decloss_jax.training.optim import build_optimizer
+from decloss_jax.training.stages import Stage, plan_stages
+from decloss_jax.training.state import initial_params
 from decloss_jax.workdir.checkpoint import STAGES
 
 # Numbers that must be above 0 if they are set.
@@ -50,27 +45,20 @@ RANGES = {
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage: updates first_step + 1 to last_step of the run, and the function for one update."""
-
-    name: str
-    first_step: int
-    last_step: int
-    train_step: TrainStep
-    discriminator: VGGDiscriminator | None
-    its_variables: Mapping[str, Any] | None  # the discriminator's initial variables; None: from the seed
-
-
-@dataclass(frozen=True)
 class Plan:
-    """Everything that a config names."""
+    """Everything that a config names.
+
+    Attributes:
+        mesh: all devices.
+        stages: those that have steps, in order.
+        initial_params: () -> what the first stage starts from; it may read a file of weights.
+        open_data: () -> the open data; it reads images.
+    """
 
     mesh: Mesh
-    model: nn.Module
-    optimizer: optax.GradientTransformation
-    images: Sequence[ImagePair]
-    validation: Sequence[ImagePair]
     stages: list[Stage]
+    initial_params: Callable[[], Any]
+    open_data: Callable[[], Data]
 
 
 def make_plan(config: ConfigDict) -> Plan:
@@ -81,18 +69,16 @@ def make_plan(config: ConfigDict) -> Plan:
     """
     mesh = parallel.data_mesh()
     check_values(config, mesh)
-    checks.check(
-        config.model.name != "srflow",
-        "model.name",
-        expected="a network that losses on SR images can train",
-        got="srflow, whose likelihood loss is not implemented",
-        remedy="choose edsr or rrdb; evaluate.py and upscale accept files of SRFlow",
-    )
     model, optimizer = build_model(config.model), build_optimizer(config)
     images, validation = (
         build_source(config.data, scale=config.model.scale, split=split) for split in ("train", "validation")
     )
-    return Plan(mesh, model, optimizer, images, validation, plan_stages(config, model, optimizer, mesh))
+    return Plan(
+        mesh,
+        plan_stages(config, model, optimizer, mesh),
+        functools.partial(initial_params, config, model, mesh),
+        functools.partial(open_data, config, images, validation),
+    )
 
 
 def check_values(config: ConfigDict, mesh: Mesh) -> None:
@@ -152,72 +138,3 @@ def check_schedule(stage: Mapping[str, Any], name: str) -> None:
         got=stage["restarts"],
         remedy=f"change --config.{name}.restarts",
     )
-
-
-def plan_stages(
-    config: ConfigDict, model: nn.Module, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> list[Stage]:
-    """Builds the stages that have steps; with `init_from`, only stage 2.
-
-    Each step is traced on shapes, so that a mistake in stage 2 is found before stage 1 starts.
-
-    Raises:
-        UserError: a stage that cannot be run.
-    """
-    stages: list[Stage] = []
-    done = 0
-    for name in STAGES:
-        options = config[name]
-        if options.steps == 0 or (name == "pretrain" and config.init_from):
-            continue
-        adversary = build_adversary(config, name, mesh)
-        check_generator_is_trained(config, name, adversary, trained=bool(stages))
-        train_step = make_train_step(
-            model,
-            terms=build_terms(config, name, mesh),
-            adversary=adversary,
-            weights=active_weights(config, name),
-            optimizer=optimizer,
-            schedule=build_schedule(options, name),
-            first_step=done,
-            mesh=mesh,
-            micro_batch=config.micro_batch,
-            ema_decay=config.ema_decay,
-        )
-        discriminator = adversary.model if adversary else None
-        state = abstract_state(model, optimizer, discriminator, averaged=config.ema_decay > 0)
-        jax.eval_shape(train_step, state, abstract_batch(config))
-        variables = read_variables(config, discriminator) if discriminator else None
-        stages.append(Stage(name, done, done + options.steps, train_step, discriminator, variables))
-        done += options.steps
-    checks.check(
-        bool(stages),
-        "steps of the stages",
-        expected="at least one step",
-        got="finetune.steps 0, and init_from skips stage 1" if config.init_from else "0 in both",
-        remedy="set --config.pretrain.steps or --config.finetune.steps",
-    )
-    return stages
-
-
-def check_generator_is_trained(
-    config: ConfigDict, stage: str, adversary: Adversary | None, *, trained: bool
-) -> None:
-    """Raises `UserError` for a stage that would train a discriminator against an untrained generator."""
-    checks.check(
-        adversary is None or trained or bool(config.init_from) or config.discriminator.untrained_generator,
-        f"{stage} with an adversarial term",
-        expected="a generator that stage 1 has trained",
-        got="no stage 1 and no init_from",
-        remedy="set --config.init_from to a run or a file of weights (or, to start from random weights, "
-        "--config.discriminator.untrained_generator=True)",
-    )
-
-
-def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the shapes and dtypes of a global batch."""
-    sides = {"low": config.data.crop_size // config.model.scale, "hr": config.data.crop_size}
-    return {
-        key: jax.ShapeDtypeStruct((config.batch_size, side, side, 3), jnp.uint8)
-        for key, side in sides.items()
-    }

@@ -1,7 +1,7 @@
 """The state of training, which passes from step to step and is saved in checkpoints."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.struct
@@ -57,8 +57,8 @@ class TrainState:
     ema: Any = None
 
     @property
-    def generator(self) -> Any:
-        """The parameters for evaluation and for the next stage: the moving average, if the state has one."""
+    def trained(self) -> Any:
+        """What evaluation and the next stage take: the moving average, if there is one, else `params`."""
         return self.params if self.ema is None else self.ema
 
 
@@ -146,6 +146,7 @@ def fresh_state(
 
 def start_stage(
     params: Any,
+    first_batch: Mapping[str, Array] | None = None,
     *,
     step: int,
     optimizer: optax.GradientTransformation,
@@ -153,9 +154,13 @@ def start_stage(
     variables: Mapping[str, Any] | None = None,
     seed: int,
     averaged: bool = False,
+    fit: Callable[[Any, Any], Any] | None = None,
     mesh: Mesh,
 ) -> TrainState:
-    """Builds the initial state of a stage, one copy on each device of the mesh."""
+    """Builds the initial state of a stage, one copy on each device of the mesh.
+
+    With `fit`, the stage starts from fit(params, first_batch).
+    """
     start = functools.partial(
         fresh_state,
         step=step,
@@ -164,8 +169,10 @@ def start_stage(
         seed=seed,
         averaged=averaged,
     )
-    compiled = jax.jit(start, out_shardings=parallel.replicated(mesh))
-    return compiled(params, variables=variables)
+    copies = parallel.replicated(mesh)
+    if fit is not None:
+        params = jax.jit(fit, out_shardings=copies)(params, first_batch)
+    return jax.jit(start, out_shardings=copies)(params, variables=variables)
 
 
 def abstract_state(

@@ -1,4 +1,7 @@
-"""The terms of Eq. 26 as functions of (sr, hr), built from a config."""
+"""The terms of the objective (Eq. 26, and those of other methods), built from a config.
+
+A term is a function of (sr, hr); the likelihood is one of the bits per pixel that take the place of sr.
+"""
 
 import functools
 from collections.abc import Callable
@@ -166,11 +169,17 @@ def build_rank_content(config: Any, mesh: Mesh) -> Term:
     return Term(value, frozen=variables)
 
 
+def build_likelihood(config: Any, mesh: Mesh) -> Term:
+    """Returns SRFlow's negative log-likelihood in bits per pixel, the mean of [N]."""
+    return Term(lambda frozen, bits, hr: (jnp.mean(bits), {}))
+
+
 TERMS: dict[str, Callable[[Any, Mesh], Term]] = {
     "l1": build_l1,
     "perceptual": build_perceptual,
     "decloss": build_decloss,
     "rank_content": build_rank_content,
+    "likelihood": build_likelihood,
 }
 
 

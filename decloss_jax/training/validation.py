@@ -1,16 +1,18 @@
 """PSNR on the validation images during training, and sample strips for the eye."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from flax import linen as nn
 
 from decloss_jax import checks
 from decloss_jax.data.cache import PairedImages
-from decloss_jax.inference import upscale_each
 from decloss_jax.metrics.fidelity import psnr
 from decloss_jax.ops.detail import find_detail
+from decloss_jax.ops.padding import Size
+
+# (params, read, sizes) -> index and SR image of each image, uint8, in any order; as `inference.upscale_each`.
+UpscaleEach = Callable[[Any, Callable[[int], np.ndarray], Sequence[Size]], Iterable[tuple[int, np.ndarray]]]
 
 
 def check_sizes(images: PairedImages, scale: int) -> None:
@@ -43,21 +45,21 @@ def sample_place(hr: np.ndarray, scale: int) -> tuple[slice, slice]:
 
 
 def validate(
-    model: nn.Module,
     params: Any,
     images: PairedImages,
     *,
+    upscale_each: UpscaleEach,
     scale: int,
     samples: int,
     show: Callable[[str, np.ndarray], None],
     stopped: Callable[[], bool],
 ) -> dict[str, float] | None:
-    """Measures the generator on whole images, one on each device of this process at a time.
+    """Measures the generator on whole images.
 
     Args:
-        model: the generator.
         params: its parameters.
-        images: pairs of uint8 images, at least one.
+        images: pairs of uint8 images.
+        upscale_each: makes the SR images.
         scale: s; also the border that is cropped, as in BasicSR.
         samples: the number of images, from the first on, to show as strips (low | sr | hr of the part with
             the most detail).
@@ -65,12 +67,15 @@ def validate(
         stopped: called before each image except the first.
 
     Returns:
-        {"psnr_y": dB, "psnr_rgb": dB}, means over the images; None if `stopped` returned true.
+        {"psnr_y": dB, "psnr_rgb": dB}, means over the images; empty without images; None if `stopped`
+        returned true.
     """
     count = len(images)
+    if count == 0:
+        return {}
     values: dict[str, list[float]] = {"psnr_y": [0.0] * count, "psnr_rgb": [0.0] * count}
     sizes = [(height // scale, width // scale) for height, width in map(images.size, range(count))]
-    for done, (index, sr) in enumerate(upscale_each(model, params, images.low, sizes)):
+    for done, (index, sr) in enumerate(upscale_each(params, images.low, sizes)):
         if done > 0 and stopped():
             return None
         hr = images.hr(index)

@@ -16,7 +16,7 @@ from configs import quickstart
 from decloss_jax import checks
 from decloss_jax.host import parallel
 from decloss_jax.models import EDSR
-from decloss_jax.training import loop, plan, terms
+from decloss_jax.training import loop, stages, terms
 from decloss_jax.training.state import draw_params
 from decloss_jax.weights import save_generator
 from decloss_jax.workdir import checkpoint
@@ -99,7 +99,7 @@ def poison_second_moments(state, batch):
 def test_run_names_step_and_culprit_and_keeps_the_last_good_checkpoint(
     sound, tmp_path, monkeypatch, poison, at, named, kept
 ):
-    make = plan.make_train_step
+    make = stages.make_train_step
 
     def make_poisoned(*arguments, **options):
         step = make(*arguments, **options)
@@ -112,7 +112,7 @@ def test_run_names_step_and_culprit_and_keeps_the_last_good_checkpoint(
         return poisoned
 
     with monkeypatch.context() as patched:
-        patched.setattr(plan, "make_train_step", make_poisoned)
+        patched.setattr(stages, "make_train_step", make_poisoned)
         with pytest.raises(loop.NonFiniteLoss) as caught:
             loop.run(small_config(), tmp_path)
     assert named in str(caught.value)

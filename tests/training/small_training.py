@@ -6,11 +6,9 @@ import numpy as np
 from configs import base
 from decloss_jax.host import parallel
 from decloss_jax.models import build_model
-from decloss_jax.training.adversary import build_adversary
-from decloss_jax.training.optim import build_optimizer, build_schedule
-from decloss_jax.training.state import draw_params, start_stage
-from decloss_jax.training.step import make_train_step
-from decloss_jax.training.terms import active_weights, build_terms
+from decloss_jax.training.optim import build_optimizer
+from decloss_jax.training.stages import build_stage
+from decloss_jax.training.state import draw_params
 
 STEPS = 20
 
@@ -39,31 +37,10 @@ def crops(step: int) -> dict[str, np.ndarray]:
 def prepare(config, devices: int):
     """Returns the compiled step, the initial state, and the mesh."""
     mesh = parallel.data_mesh(jax.devices()[:devices])
-    model, optimizer = build_model(config.model), build_optimizer(config)
-    adversary = build_adversary(config, "finetune", mesh)
-    step = make_train_step(
-        model,
-        terms=build_terms(config, "finetune", mesh),
-        adversary=adversary,
-        weights=active_weights(config, "finetune"),
-        optimizer=optimizer,
-        schedule=build_schedule(config.finetune, "finetune"),
-        first_step=5,
-        mesh=mesh,
-        micro_batch=config.micro_batch,
-        ema_decay=config.ema_decay,
-    )
+    model = build_model(config.model)
+    stage = build_stage(config, "finetune", model, build_optimizer(config), mesh, first_step=5)
     params = jax.device_put(draw_params(model, config.seed), parallel.replicated(mesh))
-    state = start_stage(
-        params,
-        step=5,
-        optimizer=optimizer,
-        discriminator=adversary.model if adversary else None,
-        seed=config.seed,
-        averaged=config.ema_decay > 0,
-        mesh=mesh,
-    )
-    return step, state, mesh
+    return stage.train_step, stage.start(params, parallel.shard_batch(crops(0), mesh)), mesh
 
 
 def train(config, devices: int, steps: int = STEPS):

@@ -36,7 +36,7 @@ def test_make_train_step_averages_the_parameters(trained):
     for ours, other, last in zip(*map(jax.tree.leaves, (state.ema, expected, path[-1])), strict=True):
         np.testing.assert_allclose(ours, other, rtol=0, atol=1e-7)
         assert np.abs(ours - last).max() > 1e-5
-    assert state.generator is state.ema
+    assert state.trained is state.ema
 
 
 def test_checkpoints_keep_the_average_and_hand_it_out(trained, tmp_path):

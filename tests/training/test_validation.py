@@ -1,12 +1,13 @@
 """Validation on whole images: its values, its strips, and its use of the devices."""
 
+import functools
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 import pytest
 
-from decloss_jax.inference import upscale, windows
+from decloss_jax.inference import upscale, upscale_each, windows
 from decloss_jax.metrics import psnr
 from decloss_jax.models import EDSR
 from decloss_jax.training.state import draw_params
@@ -54,7 +55,13 @@ def test_validate_measures_every_image_and_keeps_eight_devices_at_work(images, m
 
     monkeypatch.setattr(windows, "apply_in_strips", record)
     values = validate(
-        MODEL, PARAMS, images, scale=2, samples=5, show=shown.__setitem__, stopped=lambda: False
+        PARAMS,
+        images,
+        upscale_each=functools.partial(upscale_each, MODEL),
+        scale=2,
+        samples=5,
+        show=shown.__setitem__,
+        stopped=lambda: False,
     )
     assert at_work == [[(device, 1) for device in jax.devices()], [(jax.devices()[0], 1)]]
     srs = [upscale(MODEL, PARAMS, images.low(index), dtype=np.uint8) for index in range(len(images))]
@@ -74,5 +81,7 @@ def test_validate_ends_between_images_when_stopped(images):
         asked.append(True)
         return len(asked) == 2
 
-    assert validate(MODEL, PARAMS, images, scale=2, samples=0, show=print, stopped=stopped) is None
+    each = functools.partial(upscale_each, MODEL)
+    options = {"upscale_each": each, "scale": 2, "samples": 0, "show": print, "stopped": stopped}
+    assert validate(PARAMS, images, **options) is None
     assert len(asked) == 2

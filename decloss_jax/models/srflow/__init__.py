@@ -10,6 +10,6 @@ latents  the noise that a sample is made from
 
 from decloss_jax.models.srflow.latents import draw_latents
 from decloss_jax.models.srflow.model import HEAT, SRFlow
-from decloss_jax.models.srflow.start import fit_actnorms
+from decloss_jax.models.srflow.start import fit_actnorms, fit_once
 
-__all__ = ["HEAT", "SRFlow", "draw_latents", "fit_actnorms"]
+__all__ = ["HEAT", "SRFlow", "draw_latents", "fit_actnorms", "fit_once"]

@@ -103,6 +103,16 @@ def fit_actnorms(params: Params, low: Array, hr: Array, stacked_blocks: Sequence
     return {"encoder": params["encoder"], "flow": fitted}
 
 
+def fit_once(params: Params, low: Array, hr: Array, stacked_blocks: Sequence[int]) -> Params:
+    """Fits the actnorms if none has a bias yet, as the authors' code does: not those of trained weights.
+
+    Args and returns as in `fit_actnorms`.
+    """
+    is_fresh = jnp.all(params["flow"][flow.LEVELS[0]]["transitions"]["actnorm"]["bias"] == 0)
+    fitted = fit_actnorms(params, low, hr, stacked_blocks)
+    return jax.tree.map(lambda new, old: jnp.where(is_fresh, new, old), fitted, dict(params))
+
+
 def fit_transition(params: Params, x: Array) -> tuple[Array, Params]:
     """Fits `flow.transition`; returns its output and its parameters."""
     fitted = {**params, "actnorm": fit_actnorm(x)}
