@@ -10,14 +10,19 @@ from ml_collections import ConfigDict
 
 from configs import edsr_decloss
 
+# The sizes of each network, beside 32 features.
+NETWORKS = {
+    "edsr": {"blocks": 8},
+    "rrdb": {"blocks": 2, "growth": 16},
+    "srflow": {"blocks": 4, "growth": 16, "stacked_blocks": (1, 3), "flow_steps": 4, "hidden": 32},
+}
+
 
 def shrink(config: ConfigDict) -> ConfigDict:
     """Makes networks, crops, batches and both stages small; the losses do not change."""
     config.batch_size = 16
     config.model.features = 32
-    config.model.blocks = {"edsr": 8, "rrdb": 2}[config.model.name]
-    if config.model.name == "rrdb":
-        config.model.growth = 16
+    config.model.update(NETWORKS[config.model.name])
     config.discriminator.features = 32
     config.perceptual.network = "vgg16"  # its weights come with a dependency
 
@@ -29,14 +34,27 @@ def shrink(config: ConfigDict) -> ConfigDict:
     config.pretrain.steps = 3_000
     config.pretrain.learning_rate = 5e-4
     config.pretrain.warmup_steps = 100
+    config.pretrain.restarts = 0
     if config.finetune.steps:
-        config.finetune.steps = 300
+        set_length(config.finetune, 300)
         config.finetune.learning_rate = 1e-4
+    if config.model.name == "srflow":  # a step of its stage 2 costs several of the others'
+        config.batch_size = 8
+        config.data.crop_size = 64
+        config.pretrain.steps = 1_000
+        set_length(config.finetune, 1_000)
+        config.finetune.learning_rate = 2.5e-4  # its authors'
 
     config.log_every_steps = 50
     config.eval_every_steps = 500
     config.checkpoint_every_steps = 100
     return config
+
+
+def set_length(stage: ConfigDict, steps: int) -> None:
+    """Shortens a stage; its milestones stay at the same shares of its length."""
+    stage.milestones = tuple(steps * milestone // stage.steps for milestone in stage.milestones)
+    stage.steps = steps
 
 
 def get_config() -> ConfigDict:

@@ -22,6 +22,11 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def is_unset(field: str, value: object) -> bool:
+    """Tells whether a config would compute the same without a field: one that is None, or a weight of 0."""
+    return value is None or (".weights." in field and value == 0)
+
+
 def load_config(path: Path) -> "ConfigDict":
     """Runs a config file, a Python program, and returns what its `get_config()` returns.
 

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 import decloss_jax
 from decloss_jax import checks, evaluation
-from decloss_jax.config import flatten
+from decloss_jax.config import flatten, is_unset
 from decloss_jax.data.folder import split_roots
 from decloss_jax.evaluation.conventions import Protocol
 from decloss_jax.evaluation.methods import Method, load_methods
@@ -157,7 +157,7 @@ def computing_fields(config: ConfigDict) -> dict[str, Any]:
     fields = {
         name: value
         for name, value in flatten(config.to_dict()).items()
-        if name not in REPORTING_FIELDS and name.partition(".")[0] not in idle
+        if name not in REPORTING_FIELDS and name.partition(".")[0] not in idle and not is_unset(name, value)
     }
     return without_paths(fields)
 

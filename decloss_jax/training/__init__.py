@@ -1,10 +1,11 @@
-"""Two-stage training.
+"""Training in stages.
 
-- `loop`: runs both stages, from the beginning or from the last checkpoint
+- `loop`: runs the stages, from the beginning or from the last checkpoint
 - `plan`: checks a config and builds everything it names
+- `stages`: what the loop calls: starts, updates and evaluates one kind of state
 - `step`, `micro_batches`: one update, compiled once per stage
-- `terms`, `adversary`: the terms of Eq. 26 and the discriminator, built from a config
+- `outputs`, `terms`, `adversary`: what the network gives, the terms of the objective, the discriminator
 - `state`, `optim`: the state of training, Adam and the learning rate
 - `finite`: refuses values that are not finite
-- `validation`: PSNR and sample strips during training
+- `images`, `validation`: batches of crops; PSNR and sample strips during training
 """

@@ -102,7 +102,7 @@ def check_same_network(source: str, theirs: nn.Module, ours: nn.Module) -> None:
 
     Networks of different kinds pass, because `check_params` finds that their parameters differ.
     """
-    for name in ("scale", "res_scale"):
+    for name in ("scale", "res_scale", "stacked_blocks"):
         here, there = getattr(ours, name, None), getattr(theirs, name, None)
         checks.check(
             here == there or type(ours) is not type(theirs),

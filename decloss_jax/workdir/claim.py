@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from decloss_jax import checks
-from decloss_jax.config import flatten
+from decloss_jax.config import flatten, is_unset
 from decloss_jax.data.folder import split_roots
 from decloss_jax.host import files, parallel
 
@@ -71,6 +71,8 @@ def check_same_config(workdir: Path, config: Mapping[str, Any]) -> None:
         )
     # Through JSON, so that tuples and lists compare equal.
     now = flatten(json.loads(json.dumps(config)))
+    # A run resumes although it is older than a field that is not set.
+    before = {field: value for field, value in now.items() if is_unset(field, value)} | before
     missing = object()
     differing = [
         f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'not there')}"

@@ -8,7 +8,7 @@ import pytest
 
 from decloss_jax.checks import UserError
 from decloss_jax.evaluation.methods import load_methods
-from decloss_jax.inference.samples import choose_upscale, sample
+from decloss_jax.inference.samples import choose_upscale, regress, sample
 from decloss_jax.inference.tiles import receptive_radius
 from decloss_jax.models import EDSR, RRDBNet, SRFlow
 from decloss_jax.weights import save_generator
@@ -62,6 +62,13 @@ def test_sample_rounds_and_crops(draw, picture):
     exact = np.clip(draw(picture, seed=3), 0, 1)
     np.testing.assert_allclose(rounded / 255.0, exact, rtol=0, atol=0.5 / 255 + 1e-6)
     assert sum(pixels) == 120 * 41
+
+
+def test_regress_is_the_image_of_the_encoder(draw, picture):
+    params = draw.args[1]
+    padded = np.pad(picture, ((0, 0), (0, 1), (0, 0)), mode="reflect")[None] / np.float32(255)
+    expected = MODEL.apply({"params": params}, padded, method="regress")[0, :, :164]
+    np.testing.assert_allclose(regress(*draw.args, picture), expected, rtol=0, atol=1e-6)
 
 
 def test_sample_refuses_a_negative_heat(draw, picture):

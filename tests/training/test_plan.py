@@ -34,10 +34,3 @@ def test_check_values_names_the_field(field, value, message):
     config.update_from_flattened_dict({field: value})
     with pytest.raises(checks.UserError, match=message):
         plan.check_values(config, mesh)
-
-
-def test_make_plan_refuses_a_network_without_a_term():
-    config = base.get_config()
-    config.model.name = "srflow"
-    with pytest.raises(checks.UserError, match=r"model.name: expected .* got srflow"):
-        plan.make_plan(config)
