@@ -3,6 +3,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_training import crops, prepare, small_config, train
@@ -11,6 +12,7 @@ from configs import base
 from decloss_jax import checks
 from decloss_jax.host import parallel
 from decloss_jax.training import plan
+from decloss_jax.training.micro_batches import in_micro_batches
 
 STEPS = 20
 
@@ -37,6 +39,15 @@ def test_micro_batches_change_neither_losses_nor_parameters():
     pairs = zip(jax.tree.leaves(state.params), jax.tree.leaves(expected_state.params), strict=True)
     for ours, expected in pairs:
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_in_micro_batches_cuts_all_images_alike():
+    """A network that sees LR and HR images and gives one value for each pair, as SRFlow does."""
+    low, hr = jnp.arange(8.0)[:, None], jnp.arange(8.0)[:, None, None] ** 2
+    network = in_micro_batches(
+        lambda params, low, hr: params * low[:, 0] + hr[:, 0, 0], 2, parallel.data_mesh(jax.devices()[:2])
+    )
+    np.testing.assert_array_equal(network(3.0, low, hr), 3 * np.arange(8.0) + np.arange(8.0) ** 2)
 
 
 def collectives(micro_batch) -> list[str]:
