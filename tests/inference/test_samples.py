@@ -5,6 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
+from srflow_params import random_params
 
 from decloss_jax.checks import UserError
 from decloss_jax.evaluation.methods import load_methods
@@ -19,15 +20,7 @@ MODEL = SRFlow(features=4, blocks=1, growth=2, stacked_blocks=(0,), flow_steps=1
 @pytest.fixture(scope="module")
 def draw():
     """`sample` with the parameters of a network in which every layer acts."""
-    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), np.zeros((1, 4, 4, 3), np.float32))["params"]
-    rng = np.random.default_rng(0)
-
-    def one(path, shape):
-        if path[-1].key == "matrix":
-            return np.linalg.qr(rng.standard_normal(shape.shape))[0].astype(np.float32)
-        return 0.1 * rng.standard_normal(shape.shape).astype(np.float32)
-
-    return functools.partial(sample, MODEL, jax.tree_util.tree_map_with_path(one, shapes))
+    return functools.partial(sample, MODEL, random_params(MODEL))
 
 
 @pytest.fixture(scope="module")
