@@ -46,7 +46,8 @@ def test_config_builds(path, ranker_file):
     if config.model.name == "srflow":
         config.model.stacked_blocks, config.model.flow_steps = (0,), 1
     model, optimizer = build_model(config.model), build_optimizer(config)
-    assert stages.plan_stages(config, model, optimizer, parallel.data_mesh())
+    mesh = parallel.data_mesh(jax.devices()[:4])  # every batch can be split over four
+    assert stages.plan_stages(config, model, optimizer, mesh)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
