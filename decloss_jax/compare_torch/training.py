@@ -146,6 +146,7 @@ def make_config(weights: Mapping[str, float], *, crop_size: int, steps: int) -> 
     config.decloss = DECLOSS | {
         "mu": DECLOSS["mu"] / crop_size,
         "kernel": "separable",
+        "color": "rgb",
         "mode": "multiply",
         "temperature": "exponent",
         "scope": "global",
