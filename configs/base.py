@@ -118,9 +118,21 @@ def get_config() -> ConfigDict:
     config.discriminator.untrained_generator = False  # True: allow a generator without stage 1
 
     config.ranker = ConfigDict()  # for the term rank_content (RankSRGAN), a sum over the batch
-    config.ranker.weights_file = ""  # of the frozen Ranker, in RankSRGAN's layout
+    # Of the frozen Ranker: a workdir of its run, or a file in RankSRGAN's layout.
+    config.ranker.weights_file = ""
     config.ranker.bias = 0.0  # subtracted from its scores
     config.ranker.statistics = "running"  # of batch norms, or "batch", as in RankSRGAN's code
+    # To train a Ranker (model.name "ranker"; configs/table3/ranker.py sets these). The networks whose results
+    # it orders: three workdirs or files of weights, separated by commas; the best PSNR first, the best NIQE
+    # last.
+    config.ranker.networks = config_dict.placeholder(str)
+    # Windows of data.crop_size pixels, half of it apart, are kept if the last network's result is as sharp
+    # as this (the sum of its local deviations over 96 x 96), and if NIQE sets it apart from the network
+    # before by more than this.
+    config.ranker.sharpness = config_dict.placeholder(float)
+    config.ranker.niqe_difference = config_dict.placeholder(float)
+    config.ranker.windows_per_image = config_dict.placeholder(int)  # at most
+    config.ranker.weight_decay = config_dict.placeholder(float)  # times the parameters, added to the gradient
 
     # Moving average of the generator's parameters, e <- decay e + (1 - decay) w after each update.
     # Validation, evaluation, export and the next stage use it. 0: none, as in the paper; BasicSR's ESRGAN

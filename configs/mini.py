@@ -14,22 +14,31 @@ from configs import edsr_decloss
 NETWORKS = {
     "edsr": {"blocks": 8},
     "rrdb": {"blocks": 2, "growth": 16},
+    "srresnet": {"blocks": 4},
     "srflow": {"blocks": 4, "growth": 16, "stacked_blocks": (1, 3), "flow_steps": 4, "hidden": 32},
 }
 
 
 def shrink(config: ConfigDict) -> ConfigDict:
-    """Makes networks, crops, batches and both stages small; the losses do not change."""
+    """Makes networks, crops, batches and stages small; the losses do not change."""
+    config.data.root = "data/BSDS400"
+    config.data.held_out_prefix = "test_"
+    config.data.held_out_images = 40
+    config.log_every_steps = 50
+    config.eval_every_steps = 500
+    config.checkpoint_every_steps = 100
+    return shrink_ranker(config) if config.model.name == "ranker" else shrink_generator(config)
+
+
+def shrink_generator(config: ConfigDict) -> ConfigDict:
+    """Makes a generator, its crops, batches and both stages small."""
     config.batch_size = 16
     config.model.features = 32
     config.model.update(NETWORKS[config.model.name])
     config.discriminator.features = 32
+    config.discriminator.stages = None  # RankSRGAN's are for crops of 296
     config.perceptual.network = "vgg16"  # its weights come with a dependency
-
-    config.data.root = "data/BSDS400"
     config.data.crop_size = 96
-    config.data.held_out_prefix = "test_"
-    config.data.held_out_images = 40
 
     config.pretrain.steps = 3_000
     config.pretrain.learning_rate = 5e-4
@@ -38,16 +47,22 @@ def shrink(config: ConfigDict) -> ConfigDict:
     if config.finetune.steps:
         set_length(config.finetune, 300)
         config.finetune.learning_rate = 1e-4
-    if config.model.name == "srflow":  # a step takes 0.3 s of a core in stage 1 and 0.55 s in stage 2
+    if config.model.name in ("srflow", "srresnet"):  # to train them takes several long stages
         config.batch_size = 8
         config.data.crop_size = 64
+    if config.model.name == "srflow":  # a step takes 0.3 s of a core in stage 1 and 0.55 s in stage 2
         config.pretrain.steps = 1_000
         set_length(config.finetune, 1_000)
         config.finetune.learning_rate = 2.5e-4  # its authors'
+    return config
 
-    config.log_every_steps = 50
-    config.eval_every_steps = 500
-    config.checkpoint_every_steps = 100
+
+def shrink_ranker(config: ConfigDict) -> ConfigDict:
+    """Makes a Ranker and its training small; the windows stay, because NIQE needs them large."""
+    config.batch_size = 8
+    config.model.features = 8
+    set_length(config.pretrain, 300)
+    config.pretrain.learning_rate = 1e-3
     return config
 
 

@@ -17,6 +17,7 @@ from decloss_jax.models import MODELS, Ranker, build_model
 from decloss_jax.training import stages
 from decloss_jax.training.adversary import GAMES
 from decloss_jax.training.optim import build_optimizer
+from decloss_jax.training.ranker_stage import build_ranker_stage
 from decloss_jax.training.terms import TERMS
 from decloss_jax.weights import save_ranker
 
@@ -45,6 +46,9 @@ def test_config_builds(path, ranker_file):
     config.model.blocks = 1  # all are alike; tracing RRDBNet's 23 takes ten seconds
     if config.model.name == "srflow":
         config.model.stacked_blocks, config.model.flow_steps = (0,), 1
+    if config.model.name == "ranker":
+        assert build_ranker_stage(config, parallel.data_mesh())
+        return
     model, optimizer = build_model(config.model), build_optimizer(config)
     mesh = parallel.data_mesh(jax.devices()[:4])  # every batch can be split over four
     assert stages.plan_stages(config, model, optimizer, mesh)

@@ -61,11 +61,16 @@ def niqe_or_nan(image: np.ndarray, *, crop_border: int) -> float:
     """
     checks.check_uint8_image("image", image)
     checks.check_range("crop_border", crop_border, 0)
-    height, width = (max(0, side - 2 * crop_border) // BLOCK * BLOCK for side in image.shape[:2])
+    bottom, right = (max(0, side - crop_border) for side in image.shape[:2])
+    return niqe_of_luma(luma_8bit(image[crop_border:bottom, crop_border:right]))
+
+
+def niqe_of_luma(luma: np.ndarray) -> float:
+    """Computes NIQE of whole numbers [H,W] in 0..255; NaN for fewer than two blocks that are not flat."""
+    height, width = (side // BLOCK * BLOCK for side in luma.shape)
     if height * width < 2 * BLOCK**2:
         return float("nan")
-    inside = image[crop_border : crop_border + height, crop_border : crop_border + width]
-    return distance_to_pristine(niqe_features(luma_8bit(inside).astype(np.float64)))
+    return distance_to_pristine(niqe_features(luma[:height, :width].astype(np.float64)))
 
 
 def luma_8bit(image: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from decloss_jax import checks
 from decloss_jax.models.discriminator import HIDDEN, apply_vgg_stages, dense
 from decloss_jax.models.layers import leaky_relu
 
+NAME = "ranker"  # `model.name` of a run that trains a Ranker
 STAGES = 5  # ten convolutions, with the two fully connected layers "VGG-12"
 
 

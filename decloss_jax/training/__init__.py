@@ -8,4 +8,5 @@
 - `state`, `optim`: the state of training, Adam and the learning rate
 - `finite`: refuses values that are not finite
 - `images`, `validation`: batches of crops; PSNR and sample strips during training
+- `ranker`, `ranker_stage`, `ranked_windows`: RankSRGAN's Ranker, its run, and what it learns from
 """

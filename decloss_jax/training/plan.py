@@ -14,8 +14,10 @@ from decloss_jax.config import flatten
 from decloss_jax.data.sources import build_source
 from decloss_jax.host import parallel
 from decloss_jax.models import build_model
+from decloss_jax.models.ranker import NAME as RANKER
 from decloss_jax.training.images import Data, open_data
 from decloss_jax.training.optim import build_optimizer
+from decloss_jax.training.ranker_stage import build_ranker_stage, initial_ranker, open_ranked_data
 from decloss_jax.training.stages import Stage, plan_stages
 from decloss_jax.training.state import initial_params
 from decloss_jax.workdir.checkpoint import STAGES
@@ -28,6 +30,7 @@ POSITIVE = (
     "micro_batch",
     "discriminator.features",
     "discriminator.learning_rate_ratio",
+    "ranker.windows_per_image",
     "log_every_steps",
     "eval_every_steps",
     "checkpoint_every_steps",
@@ -39,6 +42,9 @@ RANGES = {
     "adam_b1": (0.0, 0.999999),
     "adam_b2": (0.0, 0.999999),
     "ema_decay": (0.0, 0.999999),
+    "ranker.sharpness": (0.0, math.inf),
+    "ranker.niqe_difference": (0.0, math.inf),
+    "ranker.weight_decay": (0.0, math.inf),
     "validation_images": (0, math.inf),
     "sample_images": (0, math.inf),
 }
@@ -69,6 +75,17 @@ def make_plan(config: ConfigDict) -> Plan:
     """
     mesh = parallel.data_mesh()
     check_values(config, mesh)
+    if config.model.name == RANKER:
+        return Plan(
+            mesh,
+            [build_ranker_stage(config, mesh)],
+            functools.partial(initial_ranker, config, mesh),
+            functools.partial(
+                open_ranked_data,
+                config,
+                build_source(config.data, scale=config.model.scale, split="train"),
+            ),
+        )
     model, optimizer = build_model(config.model), build_optimizer(config)
     images, validation = (
         build_source(config.data, scale=config.model.scale, split=split) for split in ("train", "validation")
@@ -95,7 +112,8 @@ def check_values(config: ConfigDict, mesh: Mesh) -> None:
         if field in fields:
             checks.check_positive(field, fields[field])
     for field, (smallest, largest) in RANGES.items():
-        checks.check_range(field, fields[field], smallest, largest)
+        if field in fields:
+            checks.check_range(field, fields[field], smallest, largest)
     parallel.check_batch_size(config.batch_size, mesh)
     if config.micro_batch is not None:
         checks.check_divisible(

@@ -29,8 +29,8 @@ from decloss_jax.models.features import (
 )
 from decloss_jax.training.adversary import GAMES
 from decloss_jax.training.micro_batches import mean_over_micro_batches
-from decloss_jax.weights import load_ranker
 from decloss_jax.weights.trunks import load_trunk
+from decloss_jax.workdir.network import load_trained_ranker
 
 # Whether the Ranker's batch norms use the statistics of the batch.
 RANKER_STATISTICS = {"running": False, "batch": True}
@@ -156,11 +156,11 @@ def build_rank_content(config: Any, mesh: Mesh) -> Term:
     checks.check(
         bool(options.weights_file),
         "ranker.weights_file",
-        expected="the file of the Ranker for the term rank_content",
+        expected="the file of the Ranker or its run, for the term rank_content",
         got="none",
         remedy="name it with --config.ranker.weights_file",
     )
-    ranker, variables, _ = load_ranker(options.weights_file)
+    ranker, variables, _ = load_trained_ranker(options.weights_file)
 
     def value(variables: Any, sr: Array, hr: Array) -> tuple[Array, dict[str, Array]]:
         scores, _ = ranker.apply(variables, sr, train=of_batch, mutable=["batch_stats"])

@@ -10,12 +10,9 @@ the files present, never opened, and sizes are checked before anything is read.
 
 import math
 import os
-import re
 import shutil
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +26,12 @@ from orbax.checkpoint import checkpoint_managers
 from decloss_jax import checks
 from decloss_jax.host import console, files, parallel
 from decloss_jax.models import build_model, check_params
+from decloss_jax.workdir.storage import NOT_OURS, refuse_foreign, system_errors
 from decloss_jax.workdir.sums import SUMS, find_damage, write_sums
 
 STAGES = ("pretrain", "finetune")
 KEPT_LATEST = 2
 UNEVALUATED = "unevaluated"
-NOT_OURS = "do not use it, or fetch it again"
 
 # Trained parameters hardly compress, so those much larger than their files are refused.
 SIZE_IN_ANY_FILES = 2**26  # bytes that are always allowed
@@ -183,36 +180,6 @@ def room_for(state: Any) -> int:
     return int(1.1 * sum(leaf.nbytes for leaf in leaves)) + 1024 * len(leaves) + 2**17
 
 
-@contextmanager
-def system_errors(path: Path) -> Iterator[None]:
-    """Turns TensorStore's report of a system error back into an `OSError` that names `path`."""
-    try:
-        with suppress_late_errors(), files.named(path):
-            yield
-    except ValueError as error:
-        code = re.search(r"os_error_code='(\d+)'", str(error))
-        if code is None:
-            raise
-        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
-
-
-@contextmanager
-def suppress_late_errors() -> Iterator[None]:
-    """Hides the traceback that TensorStore prints for each unfinished file when another file fails.
-
-    Orbax does not wait for these files after a failure, so their errors may come late: then the hook stays.
-    """
-    before = sys.unraisablehook
-
-    def without_late_errors(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            before(unraisable)
-
-    sys.unraisablehook = without_late_errors
-    yield
-    sys.unraisablehook = before
-
-
 def step_directories(directory: Path) -> list[Path]:
     """Lists the folders of a stage's steps, oldest first."""
     if not directory.is_dir():
@@ -226,14 +193,25 @@ def trained_stages(workdir: str | Path) -> list[str]:
     return [stage for stage in STAGES if step_directories(checkpoints / stage)]
 
 
+def build_generator(options: Mapping[str, Any], params: Any) -> nn.Module:
+    """Builds the generator of `config.model`; raises `UserError` if the parameters are not its own."""
+    model = build_model(dict(options))
+    check_params("its parameters", model, params, remedy=NOT_OURS)
+    return model
+
+
 def load_checkpoint(
-    workdir: str | Path, *, stage: str | None = None
+    workdir: str | Path,
+    *,
+    stage: str | None = None,
+    build: Callable[[Mapping[str, Any], Any], nn.Module] = build_generator,
 ) -> tuple[nn.Module, Any, dict[str, Any]]:
-    """Loads the generator from the newest sound checkpoint of a run.
+    """Loads the network from the newest sound checkpoint of a run.
 
     Args:
         workdir: the run's folder.
         stage: "pretrain" or "finetune"; by default the last one that has a checkpoint.
+        build: (`config.model`, parameters) -> the network; refuses what does not fit. By default a generator.
 
     Returns:
         The Flax model of the run's config, its parameters (NumPy arrays), and a description with `workdir`
@@ -258,9 +236,8 @@ def load_checkpoint(
             console.say(f"checkpoint {step.name} of {directory.name} is skipped: {damage}")
             continue
         with refuse_foreign(step):
-            model = build_model(dict(files.read_json(step / "config" / "metadata")["model"]))
             params, name = restore_params(step / "state")
-            check_params("its parameters", model, params, remedy=NOT_OURS)
+            model = build(files.read_json(step / "config" / "metadata")["model"], params)
         description = {
             "workdir": root.name,
             "stage": directory.name,
@@ -277,28 +254,8 @@ def load_checkpoint(
     )
 
 
-@contextmanager
-def refuse_foreign(directory: Path) -> Iterator[None]:
-    """Turns an error from intact files that train.py did not write into a `UserError`."""
-    try:
-        with suppress_late_errors():
-            yield
-    except checks.UserError as error:
-        raise checks.UserError(f"{directory}: {error}") from error
-    except Exception as error:  # Orbax and TensorStore raise errors of many kinds
-        if jax.process_count() > 1:  # the error may report the death of another process
-            raise
-        first = str(error).partition("\n")[0][:200]
-        checks.fail(
-            str(directory),
-            expected="a checkpoint of train.py",
-            got=f"{type(error).__name__}: {first}" if first else type(error).__name__,
-            remedy=NOT_OURS,
-        )
-
-
 def restore_params(state_directory: Path) -> tuple[Any, str]:
-    """Restores only the generator's parameters, as NumPy arrays, whatever devices they were saved from.
+    """Restores only the network's parameters, as NumPy arrays, whatever devices they were saved from.
 
     Returns:
         The parameters and their name: "ema" (the moving average) if the state has one, else "params".

@@ -35,6 +35,7 @@ PATH_FIELDS = (
     "perceptual.weights_file",
     "discriminator.init_from",
     "ranker.weights_file",
+    "ranker.networks",
 )
 
 

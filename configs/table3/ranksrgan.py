@@ -1,11 +1,11 @@
-r"""RankSRGAN x4 (Zhang et al., ICCV 2019), from Table 3, with a pretrained Ranker.
+r"""RankSRGAN x4 (Zhang et al., ICCV 2019), from Table 3: SRResNet with L1, then with a frozen Ranker.
 
-    python train.py --config configs/ranksrgan.py --config.data.root=data/DIV2K \
-        --config.ranker.weights_file=ranker.pth
+    python train.py --config configs/table3/ranksrgan.py --config.data.root=data/DIV2K \
+        --config.ranker.weights_file=runs/ranker
 
-ranker.pth is a Ranker in RankSRGAN's layout, such as its authors' Ranker for NIQE. Stage 1 is our own
-(base.py), with the crops and batches of stage 2; stage 2 follows the authors' code. Not trained here; the
-DECLoss paper prints 104.1 GPU hours.
+runs/ranker is the run of configs/table3/ranker.py; a file in RankSRGAN's layout, such as its authors' Ranker
+for NIQE, will do as well. Stage 1 is our own (base.py), with the crops and batches of stage 2; stage 2
+follows the authors' code. Not trained here; the DECLoss paper prints 104.1 GPU hours.
 """
 
 from ml_collections import ConfigDict
