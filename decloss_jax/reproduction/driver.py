@@ -11,14 +11,15 @@ from decloss_jax.evaluation.methods import Method, load_methods
 from decloss_jax.evaluation.run import open_sets
 from decloss_jax.host import console
 from decloss_jax.reproduction import embedding, figures, tables
+from decloss_jax.reproduction.measuring import Measured, measure_row
 from decloss_jax.reproduction.paper import EXPERIMENTS, SCALE, PaperRow
 from decloss_jax.reproduction.runs import (
-    Measured,
     Settings,
     computing_fields,
     is_trained,
-    measure_row,
+    needs_ranker,
     row_config,
+    rows_to_check,
     stays_zero,
 )
 from decloss_jax.training import loop
@@ -136,10 +137,8 @@ def load_weights(rows: Sequence[PaperRow], texts: Sequence[str]) -> dict[str, Me
 def choose_rows(rows: Sequence[PaperRow], only: Sequence[str], settings: Settings) -> list[PaperRow]:
     """Returns the rows given by number ("6", from 1) or name; all if none is given.
 
-    Rows that are only printed are left out.
-
     Raises:
-        UserError: an unknown row, no row that is trained or measured, or weights for a row that is left out.
+        UserError: an unknown row, or weights for a row that is left out.
     """
     chosen = [checks.look_up(rows_by_name(rows), name, "row") for name in only] or rows
     for name in settings.weights:
@@ -150,17 +149,7 @@ def choose_rows(rows: Sequence[PaperRow], only: Sequence[str], settings: Setting
             got="another",
             remedy="add it to --only",
         )
-    ours = [
-        row for row in rows if row in chosen and (row.config or row.method or row.name in settings.weights)
-    ]
-    checks.check(
-        bool(ours),
-        "--only",
-        expected="a row that is trained or measured",
-        got=f"{', '.join(only)}, for which there are only printed numbers",
-        remedy="name another row, or give its --weights",
-    )
-    return ours
+    return [row for row in rows if row in chosen]
 
 
 def check_settings(rows: Sequence[PaperRow], seeds: Sequence[int], settings: Settings) -> None:
@@ -171,7 +160,8 @@ def check_settings(rows: Sequence[PaperRow], seeds: Sequence[int], settings: Set
     """
     open_sets(settings.tests, SCALE, field="--test")
     trained = [row for row in rows if is_trained(row, settings)]
-    configs = [row_config(row, seeds[0], settings) for row in trained]
+    needed = dict.fromkeys(each for row in trained for each in rows_to_check(row, settings))
+    configs = [row_config(row, seeds[0], settings) for row in needed]
     plain = replace(settings, overrides={})
     before = [computing_fields(row_config(row, seeds[0], plain)) for row in trained]
     for name in settings.overrides:
@@ -185,6 +175,8 @@ def check_settings(rows: Sequence[PaperRow], seeds: Sequence[int], settings: Set
             remedy="omit it, or give --only rows that agree on it",
         )
     for config in configs:
+        if needs_ranker(config):
+            config.finetune.weights.rank_content = 0.0  # its Ranker does not exist yet
         loop.make_plan(config)
 
 

@@ -14,8 +14,9 @@ from decloss_jax.host import files
 from decloss_jax.ops.detail import find_detail
 from decloss_jax.ops.patches import extract_patches
 from decloss_jax.reproduction.figures import load_picture, with_pictures
+from decloss_jax.reproduction.measuring import Measured
 from decloss_jax.reproduction.paper import SCALE
-from decloss_jax.reproduction.runs import Measured, Settings
+from decloss_jax.reproduction.runs import Settings
 
 SIDE = 128  # HR pixels of the detail: 256 mini-patches
 PATCH_SIZE = 8  # Sec. 5.1

@@ -12,8 +12,9 @@ from decloss_jax.evaluation.output import PICTURES
 from decloss_jax.evaluation.run import open_sets
 from decloss_jax.ops.detail import find_detail
 from decloss_jax.ops.resize import bicubic_upscale
+from decloss_jax.reproduction.measuring import Measured
 from decloss_jax.reproduction.paper import SCALE, Experiment
-from decloss_jax.reproduction.runs import Measured, Settings
+from decloss_jax.reproduction.runs import Settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

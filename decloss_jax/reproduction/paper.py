@@ -20,7 +20,7 @@ class PaperRow:
     Attributes:
         name: in our tables.
         config: path in configs/, without suffix; "" for a row that is not trained.
-        method: for a row without training, a baseline of evaluate.py; "" if the row is only printed.
+        method: for a row without training, a baseline of evaluate.py.
         printed: data set -> numbers.
         hours: GPU hours on A100s, printed.
     """
@@ -99,7 +99,8 @@ TABLE3 = (
         (27.06, 0.103, 26.26), (23.69, 0.116, 23.90), (24.67, 0.115, 23.90),
     ),
     on_three_sets(
-        "RankSRGAN", "", "", 104.1, (26.55, 0.099, 25.97), (22.98, 0.122, 23.90), (24.13, 0.114, 24.15)
+        "RankSRGAN", "table3/ranksrgan", "", 104.1,
+        (26.55, 0.099, 25.97), (22.98, 0.122, 23.90), (24.13, 0.114, 24.15),
     ),
     on_three_sets(
         "DECLoss", "table1/08_rrdb_perceptual_decloss", "", 43.22,

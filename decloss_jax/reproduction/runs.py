@@ -1,9 +1,12 @@
-"""The runs of the rows: their configs and workdirs, training if it is missing, and measuring.
+"""The runs of the rows: their configs and workdirs, and training if it is missing.
 
 A workdir's name has its losses, its seed and a hash of the fields that affect the result, so rows that
 compute the same share it. Stage 1 is trained once for all rows that agree on it, in a separate workdir; its
 last checkpoint is copied into each row's workdir. So the result of a row is the same as if `train.py` had
 trained both stages of its config in one run.
+
+A row with the term rank_content first has its Ranker trained, and before it the networks whose results the
+Ranker orders; their runs are shared in the same way.
 """
 
 import hashlib
@@ -11,7 +14,6 @@ import importlib
 import json
 import os
 import shutil
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,30 +24,29 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import decloss_jax
-from decloss_jax import checks, evaluation
+from decloss_jax import checks
 from decloss_jax.config import flatten, is_unset
 from decloss_jax.data.folder import split_roots
-from decloss_jax.evaluation.conventions import Protocol
-from decloss_jax.evaluation.methods import Method, load_methods
-from decloss_jax.evaluation.run import ImageSet, open_sets
-from decloss_jax.host import console, files
-from decloss_jax.reproduction.paper import SCALE, PaperRow
+from decloss_jax.evaluation.methods import Method
+from decloss_jax.host import console
+from decloss_jax.models.ranker import NAME as RANKER
+from decloss_jax.reproduction.paper import PaperRow
 from decloss_jax.training import loop
-from decloss_jax.workdir import journal
 from decloss_jax.workdir.checkpoint import STAGES
 from decloss_jax.workdir.claim import PATH_FIELDS, REPORTING_FIELDS
 
 # Fields that --set cannot change, and what to do instead.
 FIXED_FIELDS = {"seed": "give --seeds", "model.scale": "leave it: the paper's numbers are for 4"}
-# What a table says of a file of weights; a run of train.py, which is accepted too, has no file.
-WEIGHTS = ("file", "workdir", "stage", "step", "sha256", "heat", "seed")
-# Blocks of a config that only these terms read.
+# Blocks of a config that only these terms, or networks, read.
 TERM_BLOCKS = {
     "perceptual": {"perceptual"},
     "decloss": {"decloss"},
     "discriminator": {"gan", "ragan"},
-    "ranker": {"rank_content"},
+    "ranker": {"rank_content", RANKER},
 }
+RANKER_ROW = PaperRow("Ranker", "table3/ranker")
+# The networks whose results a Ranker orders; the first is the stage 1 of the second.
+SRGAN, ESRGAN = PaperRow("SRGAN", "table3/srgan"), PaperRow("ESRGAN", "table1/09_rrdb_perceptual_ragan")
 
 
 @dataclass(frozen=True)
@@ -65,40 +66,6 @@ class Settings:
     runs: Path
     tests: Sequence[str]
     weights: Mapping[str, Method] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One row with one seed: its config's hash, the values of each data set, and the cost of a step.
-
-    Attributes:
-        row: the row.
-        seed: of its training; None for a row without one.
-        config_hash: of its config; "" without training.
-        stage_one_hash: of the stage 1 from which it started; "" without training.
-        fields: of its config that affect the result; paths are reduced to their last name.
-        versions: of the packages that measured it.
-        losses: the terms of its last stage with their weights.
-        datasets: data set -> metric -> value; `images` is their number.
-        seconds_per_step: median over the journal lines of its last stage; None without training.
-        images_per_second: likewise.
-        folder: of its evaluation.
-        weights: `file` and `sha256` of the weights that took the place of training, with SRFlow's `heat` and
-            `seed`; empty without such a file.
-    """
-
-    row: PaperRow
-    seed: int | None
-    config_hash: str
-    stage_one_hash: str
-    fields: Mapping[str, Any]
-    versions: Mapping[str, str]
-    losses: Mapping[str, float]
-    datasets: Mapping[str, Mapping[str, Any]]
-    seconds_per_step: float | None
-    images_per_second: float | None
-    folder: Path
-    weights: Mapping[str, Any] = field(default_factory=dict)
 
 
 def import_config(name: str) -> ModuleType:
@@ -135,10 +102,17 @@ def row_config(row: PaperRow, seed: int, settings: Settings) -> ConfigDict:
             got="one that it fixes",
             remedy=FIXED_FIELDS.get(name, ""),
         )
-        if not (stays_zero(name) and fields[name] == 0):
+        if reaches(name, config) and not (stays_zero(name) and fields[name] == 0):
             config.update_from_flattened_dict({name: value})
     config.seed = seed
     return reset_idle_blocks(config)
+
+
+def reaches(name: str, config: ConfigDict) -> bool:
+    """Tells whether --set changes a field of a config; a Ranker's own training stays as its config says."""
+    of_ranker = name.startswith("ranker.") or name in REPORTING_FIELDS
+    of_data = name.startswith("data.") and name != "data.crop_size"
+    return config.model.name != RANKER or of_ranker or of_data
 
 
 def stays_zero(name: str) -> bool:
@@ -166,7 +140,8 @@ def idle_blocks(config: ConfigDict) -> set[str]:
     """Returns the unused blocks of a config: stages without steps, options of unused terms."""
     idle_stages = {stage for stage in STAGES if config[stage].steps == 0}
     terms = {term for stage in set(STAGES) - idle_stages for term in stage_losses(config, stage)}
-    return idle_stages | {block for block, readers in TERM_BLOCKS.items() if not terms & readers}
+    readers_here = terms | {config.model.name}
+    return idle_stages | {block for block, readers in TERM_BLOCKS.items() if not readers_here & readers}
 
 
 def reset_idle_blocks(config: ConfigDict) -> ConfigDict:
@@ -203,6 +178,21 @@ def train_row(row: PaperRow, seed: int, settings: Settings) -> tuple[Path, Confi
         Stopped: Ctrl-C or SIGTERM; the same call resumes.
     """
     config = row_config(row, seed, settings)
+    first_workdir, first = train_stage_one(row, config, settings)
+    if config.finetune.steps == 0:
+        return first_workdir, first, config_hash(first)
+    if needs_ranker(config):
+        config.ranker.weights_file = str(train_ranker(seed, settings))
+    losses = "-".join(stage_losses(config, "finetune"))
+    workdir = settings.runs / f"{config.model.name}-{losses}-seed{seed}-{config_hash(config)}"
+    adopt_stage_one(first_workdir, workdir, first.pretrain.steps)
+    console.say(f"{row.name}, seed {seed}: stage 2 in {workdir}")
+    loop.run(config, workdir)
+    return workdir, config, config_hash(first)
+
+
+def train_stage_one(row: PaperRow, config: ConfigDict, settings: Settings) -> tuple[Path, ConfigDict]:
+    """Trains the missing part of a row's stage 1; returns its workdir and its config."""
     checks.check(
         config.init_from == "" and config.pretrain.steps > 0,
         f"configs/{row.config}.py",
@@ -211,18 +201,33 @@ def train_row(row: PaperRow, seed: int, settings: Settings) -> tuple[Path, Confi
         remedy="do not change init_from and pretrain.steps",
     )
     first = stage_one_config(config)
-    first_hash = config_hash(first)
-    first_workdir = settings.runs / f"{config.model.name}-stage1-seed{seed}-{first_hash}"
-    console.say(f"{row.name}, seed {seed}: stage 1 in {first_workdir}")
-    loop.run(first, first_workdir)
-    if config.finetune.steps == 0:
-        return first_workdir, first, first_hash
-    losses = "-".join(stage_losses(config, "finetune"))
-    workdir = settings.runs / f"{config.model.name}-{losses}-seed{seed}-{config_hash(config)}"
-    adopt_stage_one(first_workdir, workdir, first.pretrain.steps)
-    console.say(f"{row.name}, seed {seed}: stage 2 in {workdir}")
+    workdir = settings.runs / f"{config.model.name}-stage1-seed{config.seed}-{config_hash(first)}"
+    console.say(f"{row.name}, seed {config.seed}: stage 1 in {workdir}")
+    loop.run(first, workdir)
+    return workdir, first
+
+
+def needs_ranker(config: ConfigDict) -> bool:
+    """Tells whether a config has the term rank_content and no Ranker for it."""
+    return "rank_content" in stage_losses(config, "finetune") and not config.ranker.weights_file
+
+
+def rows_to_check(row: PaperRow, settings: Settings) -> list[PaperRow]:
+    """Returns the rows whose training the row needs, and the row itself."""
+    needed = [SRGAN, ESRGAN, RANKER_ROW] if needs_ranker(row_config(row, 0, settings)) else []
+    return [*needed, row]
+
+
+def train_ranker(seed: int, settings: Settings) -> Path:
+    """Trains the missing part of a Ranker and of the networks that it orders; returns its workdir."""
+    psnr, _ = train_stage_one(SRGAN, row_config(SRGAN, seed, settings), settings)
+    networks = [psnr, *(train_row(row, seed, settings)[0] for row in (SRGAN, ESRGAN))]
+    config = row_config(RANKER_ROW, seed, settings)
+    config.ranker.networks = ",".join(map(str, networks))
+    workdir = settings.runs / f"{RANKER}-seed{seed}-{config_hash(config)}"
+    console.say(f"{RANKER_ROW.name}, seed {seed}: in {workdir}")
     loop.run(config, workdir)
-    return workdir, config, first_hash
+    return workdir
 
 
 def stage_losses(config: ConfigDict, stage: str) -> dict[str, float]:
@@ -244,73 +249,3 @@ def adopt_stage_one(source: Path, workdir: Path, step: int) -> None:
 def is_trained(row: PaperRow, settings: Settings) -> bool:
     """Tells whether a row is trained: it has a config, and no weights in place of training."""
     return bool(row.config) and row.name not in settings.weights
-
-
-def measure_untrained(row: PaperRow, settings: Settings, protocol: Protocol) -> Measured:
-    """Evaluates a baseline, or the network of a file, unless that is done already."""
-    given = settings.weights.get(row.name)
-    method = given or load_methods(names=[row.method])[0]
-    name = f"weights-{given.sha256[:8]}" if given else row.method
-    folder = settings.runs / "evaluations" / name / protocol.name
-    datasets = evaluate_once([method], settings, protocol, folder)
-    weights = {key: method.loaded[key] for key in WEIGHTS if key in method.loaded}
-    return Measured(row, None, "", "", {}, journal.versions(), {}, datasets, None, None, folder, weights)
-
-
-def measure_row(row: PaperRow, seed: int | None, settings: Settings, protocol: Protocol) -> Measured:
-    """Trains and evaluates a row unless that is done already, and reads its cost from the journal."""
-    if seed is None:
-        return measure_untrained(row, settings, protocol)
-    workdir, config, first_hash = train_row(row, seed, settings)
-    methods = load_methods(workdirs=[str(workdir)])
-    folder = settings.runs / "evaluations" / workdir.name / protocol.name
-    datasets = evaluate_once(methods, settings, protocol, folder)
-    stage = "finetune" if config.finetune.steps else "pretrain"
-    speed = images_per_second(workdir, stage)
-    return Measured(
-        row=row,
-        seed=seed,
-        config_hash=config_hash(config),
-        stage_one_hash=first_hash,
-        fields=computing_fields(config),
-        versions=journal.versions(),
-        losses=stage_losses(config, stage),
-        datasets=datasets,
-        seconds_per_step=config.batch_size / speed,
-        images_per_second=speed,
-        folder=folder,
-    )
-
-
-def evaluate_once(
-    methods: Sequence[Any], settings: Settings, protocol: Protocol, folder: Path
-) -> Mapping[str, Mapping[str, Any]]:
-    """Returns the values of each data set; reuses an earlier evaluation of the same weights and images."""
-    summary, inputs = folder / "summary.json", folder.with_name(f"{folder.name}.inputs.json")
-    now = {
-        "version": decloss_jax.__version__,
-        "weights": methods[0].sha256,
-        "metrics": list(protocol.metrics),
-        "images": {each.name: identity(each) for each in open_sets(settings.tests, SCALE, field="--test")},
-    }
-    measured = summary.is_file() and inputs.is_file() and json.loads(inputs.read_text()) == now
-    if not measured:
-        evaluation.run(methods, settings.tests, folder, protocol)
-        files.write_atomically(inputs, json.dumps(now, indent=1) + "\n")
-    return json.loads(summary.read_text())["datasets"]
-
-
-def identity(image_set: ImageSet) -> str:
-    """Returns a hash that changes if an image of the set may have changed."""
-    images = [image for pair in image_set.pairs for image in (pair.hr, pair.low) if image is not None]
-    return hashlib.sha256("\n".join(image.identity() for image in images).encode()).hexdigest()
-
-
-def images_per_second(workdir: Path, stage: str) -> float:
-    """Returns the median speed over the journal lines of a stage."""
-    _, records = journal.read(workdir)
-    return statistics.median(
-        record["images_per_second"]
-        for record in records
-        if record["stage"] == stage and "images_per_second" in record
-    )

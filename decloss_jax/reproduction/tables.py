@@ -14,8 +14,9 @@ from decloss_jax import checks
 from decloss_jax.evaluation.conventions import Protocol, describe_protocol
 from decloss_jax.evaluation.table import write_csv
 from decloss_jax.host import files
+from decloss_jax.reproduction.measuring import Measured
 from decloss_jax.reproduction.paper import SCALE, Experiment, PaperRow, Printed
-from decloss_jax.reproduction.runs import Measured, Settings, without_paths
+from decloss_jax.reproduction.runs import Settings, without_paths
 
 COLUMNS = (
     "row",
@@ -120,10 +121,9 @@ def read_table(
 
 
 def group_by_row(rows: Sequence[PaperRow], measured: Sequence[Measured]) -> dict[PaperRow, list[Measured]]:
-    """Returns the measurements of each row, in the order of the rows; includes rows that are only printed."""
+    """Returns the measurements of each row that has some, in the order of the rows."""
     groups = {row: [m for m in measured if m.row is row] for row in rows}
-    only_printed = [row for row in rows if not (row.config or row.method)]
-    return {row: group for row, group in groups.items() if group or row in only_printed}
+    return {row: group for row, group in groups.items() if group}
 
 
 def measured_datasets(measured: Sequence[Measured]) -> list[str]:
@@ -166,8 +166,6 @@ def cells(
 
 def origin(group: Sequence[Measured]) -> str:
     """Says what a row was trained with, or the name of its file of weights."""
-    if not group:
-        return ""
     weights = group[0].weights
     if weights:
         return f"not trained: {weights.get('file') or weights['workdir']}"

@@ -157,9 +157,7 @@ def test_reproduce_measures_published_weights_beside_trained_rows(reproduced, re
     assert (cells["losses"], cells["seeds"]) == ("not trained: published.pth", "")
     assert {cells[name] for name in ("s/step ↓", "images/s ↑", "step ratio")} == {""}
     replaced = rows_after("--only", "1", "--weights", f"1={file}")
-    assert [(each["row"], each["seed"]) for each in replaced] == [
-        ("01_edsr_l1", None), ("02_edsr_decloss", 0), ("02_edsr_decloss", 1), ("03_edsr_perceptual", None),
-    ]  # fmt: skip
+    assert [each["seed"] for each in replaced] == [None, 0, 1, None]
     assert rows_after("--only", "1", "--seeds", "0", "1") == [*trained, row]
 
 
@@ -309,7 +307,6 @@ def test_import_config_looks_beside_the_package_and_in_the_working_directory(tmp
         ),
         (["table1", "--only", "2", "--set", "seed=5"], ["--set seed", "--seeds"]),
         (["figure6", "--set", "decloss.t_pos=0.2"], ["--set decloss.t_pos", "differ"]),
-        (["table3", "--only", "RankSRGAN"], ["--only", "RankSRGAN"]),
     ],
 )
 def test_reproduce_answers_a_mistake_with_one_sentence(tmp_path, reproduce_here, arguments, words):
