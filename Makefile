@@ -6,12 +6,21 @@ LOCK ?= --constraint requirements-lock.txt
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(LOCK)
 
-.PHONY: train test test-fast check browser dependencies audit
+.PHONY: train networks test test-fast check browser dependencies audit
 
 train: $(VENV)/.installed
 	$(BIN)/python train.py --config configs/quickstart.py --workdir runs/quickstart
 	$(BIN)/python evaluate.py --method bicubic --workdir runs/quickstart --stage all --data photographs \
 	    --out runs/quickstart/evaluation
+
+# The networks in the package, trained on photographs from Debian's packages in the folder PACKAGES; resumes.
+networks: $(VENV)/.installed-for-tests
+	test -d data/packaged || $(BIN)/python benchmarks/packaged.py --packages $(PACKAGES)
+	for name in faithful vivid; do \
+	    $(BIN)/python train.py --config configs/packaged/$$name.py --workdir runs/packaged/$$name && \
+	    $(BIN)/python -m decloss_jax convert runs/packaged/$$name decloss_jax/weights/$$name.safetensors \
+	        --float16 --overwrite || exit; \
+	done
 
 test: check browser
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, config_dict
 
 def loss_weights(**weights: float) -> ConfigDict:
     """Weights of Eq. 26; a term of weight 0 is not computed."""
-    names = ("l1", "perceptual", "decloss", "gan", "ragan", "rank_content", "likelihood")
+    names = ("l1", "perceptual", "decloss", "gan", "ragan", "rank_content", "likelihood", "phase")
     terms = ConfigDict(dict.fromkeys(names, 0.0))
     terms.update(weights)
     return terms

@@ -34,6 +34,7 @@ COMMANDS = {
         networks.add_upscale,
         networks.upscale_pictures,
         (
+            "photo.jpg photo_x4.png",
             "photo.jpg photo_x4.png --weights edsr_x4.safetensors",
             "pictures/ larger/ --weights runs/quickstart --self-ensemble",
             "photo.jpg photo_x4.png --interpolate psnr.pth,gan.pth,0.8",

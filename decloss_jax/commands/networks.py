@@ -27,10 +27,15 @@ def add_upscale(parser: argparse.ArgumentParser) -> None:
     """Describes the command line of `upscale_pictures`."""
     parser.add_argument("input", type=program.path, help="a picture, or a folder of pictures")
     parser.add_argument("output", type=program.path, help="the picture or the folder to write")
-    weights = parser.add_mutually_exclusive_group(required=True)
+    weights = parser.add_mutually_exclusive_group()
     weights.add_argument("--weights", type=program.path, help=NETWORK)
     weights.add_argument(
         "--interpolate", metavar="A,B,ALPHA", help="(1 - ALPHA) times the weights of A plus ALPHA times B's"
+    )
+    weights.add_argument(
+        "--detail",
+        type=float,
+        help="of the packaged x4 network, without the options above: 0 (faithful) to 1; default: 0.75",
     )
     add_res_scale(parser)
     parser.add_argument(
@@ -57,10 +62,7 @@ def upscale_pictures(options: argparse.Namespace) -> int:
     from decloss_jax.inference.samples import choose_upscale
 
     program.prepare_jax("upscaling")
-    if options.interpolate is not None:
-        model, params, line = interpolate_networks(options.interpolate, options.res_scale)
-    else:
-        model, params, line = open_network(options.weights, options.res_scale)
+    model, params, line = choose_network(options)
     console.say(line)
     tile, overlap = inference.choose_tiles(model, options.tile, options.overlap, jax.local_devices())
     network = functools.partial(
@@ -83,6 +85,24 @@ def upscale_pictures(options: argparse.Namespace) -> int:
     return 2 if problems else 0
 
 
+def choose_network(options: argparse.Namespace) -> tuple[Any, Any, str]:
+    """Loads the network that the options of `upscale` name; returns model, parameters and a description."""
+    from decloss_jax.weights import packaged
+
+    if options.interpolate is not None:
+        return interpolate_networks(options.interpolate, options.res_scale)
+    if options.weights is not None:
+        return open_network(options.weights, options.res_scale)
+    checks.check(
+        options.res_scale is None,
+        "--res-scale",
+        expected="none for the packaged network",
+        got=options.res_scale,
+        remedy="leave it out, or name a file with --weights",
+    )
+    return packaged.load_packaged(packaged.DETAIL if options.detail is None else options.detail)
+
+
 def add_convert(parser: argparse.ArgumentParser) -> None:
     """Describes the command line of `convert_weights`."""
     parser.add_argument("input", type=program.path, help=NETWORK)
@@ -90,6 +110,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         "output", type=program.path, help="file to write: .safetensors, .pth or .pt (BasicSR's names)"
     )
     add_res_scale(parser)
+    parser.add_argument("--float16", action="store_true", help="halve the file; .safetensors only")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
@@ -99,7 +120,7 @@ def convert_weights(options: argparse.Namespace) -> None:
 
     check_new(options.output, options.overwrite)
     model, params, line = open_network(options.input, options.res_scale)
-    save_generator(options.output, model, params)
+    save_generator(options.output, model, params, dtype="float16" if options.float16 else "float32")
     print(console.printable(f"{line} -> {options.output}"))
 
 

@@ -8,5 +8,6 @@ pixel.py          L1 (Eq. 24)
 perceptual.py     distance of features (Eq. 25)
 adversarial.py    GAN and relativistic GAN
 ranking.py        RankSRGAN's losses
+phase.py          against lattices with the period of the upsampling; ours
 objective.py      the weighted sum (Eq. 26)
 """

@@ -17,6 +17,7 @@ from decloss_jax import checks
 from decloss_jax.host import parallel
 from decloss_jax.losses.decloss import decloss_terms
 from decloss_jax.losses.perceptual import CRITERIA, perceptual_loss
+from decloss_jax.losses.phase import phase_loss
 from decloss_jax.losses.pixel import l1_loss
 from decloss_jax.losses.ranking import rank_content_loss
 from decloss_jax.models import DTYPES
@@ -169,6 +170,12 @@ def build_rank_content(config: Any, mesh: Mesh) -> Term:
     return Term(value, frozen=variables)
 
 
+def build_phase(config: Any, mesh: Mesh) -> Term:
+    """Returns the term against lattices of the upsampler's period; it is not the paper's."""
+    period = config.model.scale
+    return Term(lambda frozen, sr, hr: (phase_loss(sr, hr, period=period), {}))
+
+
 def build_likelihood(config: Any, mesh: Mesh) -> Term:
     """Returns SRFlow's negative log-likelihood in bits per pixel, the mean of [N]."""
     return Term(lambda frozen, bits, hr: (jnp.mean(bits), {}))
@@ -180,6 +187,7 @@ TERMS: dict[str, Callable[[Any, Mesh], Term]] = {
     "decloss": build_decloss,
     "rank_content": build_rank_content,
     "likelihood": build_likelihood,
+    "phase": build_phase,
 }
 
 

@@ -11,6 +11,7 @@ import ml_dtypes  # noqa: F401  (registers bfloat16 with NumPy, which safetensor
 import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
+from numpy.typing import DTypeLike
 
 import decloss_jax
 from decloss_jax import checks
@@ -160,7 +161,13 @@ def describe(description: Mapping[str, Any]) -> str:
     return f"{description['file']}{wrapper}: {', '.join(parts)}"
 
 
-def save_generator(path: str | Path, model: tables.Generator | SRFlow, params: Mapping[str, Any]) -> None:
+def save_generator(
+    path: str | Path,
+    model: tables.Generator | SRFlow,
+    params: Mapping[str, Any],
+    *,
+    dtype: DTypeLike = np.float32,
+) -> None:
     """Saves a generator atomically, as .safetensors or as .pth, with BasicSR's parameter names.
 
     SRResNet gets RankSRGAN's names, and SRFlow its authors' names. The notes (the model's name and attributes
@@ -171,11 +178,15 @@ def save_generator(path: str | Path, model: tables.Generator | SRFlow, params: M
         path: the file, with the suffix .safetensors, .pth or .pt.
         model: the generator.
         params: its parameters, float32 arrays of any kind.
+        dtype: of the arrays in the file; float16 halves it, and only a .safetensors file can have it.
 
     Raises:
-        UserError: another suffix, or parameters that do not fit the model.
+        UserError: another suffix or dtype, or parameters that do not fit the model.
     """
     check_suffix(path)
+    dtypes = (np.float32, np.float16) if Path(path).suffix.lower() == ".safetensors" else (np.float32,)
+    names = [np.dtype(each).name for each in dtypes]
+    checks.look_up(dict.fromkeys(names), np.dtype(dtype).name, f"dtype of {Path(path).name}")
     notes = {"format": FORMAT, "version": decloss_jax.__version__, "model": NAMES[type(model)]}
     text = json.dumps(notes | _attributes(model))
     with refusals_as_user_errors(path, f"parameters of {type(model).__name__}"):
@@ -183,7 +194,7 @@ def save_generator(path: str | Path, model: tables.Generator | SRFlow, params: M
             tensors = srflow.from_params(model, params)
         else:
             tensors = dialects.from_params(tables.WRITTEN[type(model)], model, params)
-    write_state(path, tensors, text)
+    write_state(path, {key: array.astype(dtype) for key, array in tensors.items()}, text)
 
 
 def check_suffix(path: str | Path) -> None:

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from command_line import DEVICES, REPOSITORY
@@ -10,13 +11,13 @@ from decloss_jax.commands import cli
 from decloss_jax.inference import upscale
 from decloss_jax.models import EDSR
 from decloss_jax.ops.quantize import to_uint8
-from decloss_jax.weights import load_generator, save_generator
+from decloss_jax.weights import load_generator, load_packaged, save_generator
+from decloss_jax.weights.packaged import DETAIL
 
 
 @pytest.fixture
 def weights(tmp_path):
     """A file of a small network that shows its input, twice as large."""
-    import jax
     import jax.numpy as jnp
 
     model = EDSR(scale=2, features=4, blocks=1)
@@ -45,6 +46,21 @@ def test_upscale_writes_what_the_network_gives(tmp_path, capsys, weights):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected)
 
 
+def test_upscale_has_a_network_in_the_package(tmp_path, capsys):
+    pixels = np.random.default_rng(2).integers(0, 256, size=(8, 10, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    for name, options, detail in (("a.png", (), DETAIL), ("b.png", ("--detail", "0"), 0)):
+        status, _, err = run(capsys, "upscale", tmp_path / "in.png", tmp_path / name, *options)
+        assert status == 0
+        assert f"detail {detail:g}" in err
+        model, params, _ = load_packaged(detail)
+        expected = to_uint8(upscale(model, params, pixels))
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / name)), expected)
+    status, _, err = run(capsys, "upscale", tmp_path / "in.png", tmp_path / "c.png", "--res-scale", "0.1")
+    assert status == 2
+    assert "--res-scale: expected none for the packaged network" in err
+
+
 def test_upscale_names_the_file_that_fails(tmp_path, capsys, weights):
     (tmp_path / "in.png").write_bytes(b"no picture")
     status, _, err = run(capsys, "upscale", tmp_path / "in.png", tmp_path / "out.png", "--weights", weights)
@@ -66,6 +82,16 @@ def test_convert_keeps_the_parameters(tmp_path, capsys, weights, ending):
     status, _, err = run(capsys, "convert", weights, tmp_path / f"out{ending}")
     assert status == 2
     assert "expected a new file, got an existing one" in err
+
+
+def test_convert_halves_the_file(tmp_path, capsys, weights):
+    assert run(capsys, "convert", weights, tmp_path / "half.safetensors", "--float16")[0] == 0
+    halved, exact = (load_generator(file)[1] for file in (tmp_path / "half.safetensors", weights))
+    rounded = jax.tree.map(lambda array: array.astype(np.float16).astype(np.float32), exact)
+    jax.tree.map(np.testing.assert_array_equal, halved, rounded)
+    status, _, err = run(capsys, "convert", weights, tmp_path / "half.pth", "--float16")
+    assert status == 2
+    assert "dtype of half.pth: expected one of float32, got 'float16'" in err
 
 
 def test_convert_takes_a_res_scale(tmp_path, capsys, weights):
@@ -123,7 +149,10 @@ def test_paths_may_begin_at_home(tmp_path, capsys, monkeypatch, weights):
         ((), "COMMAND"),
         (("frobnicate",), "invalid choice: 'frobnicate'"),
         (("upscale", "a.png"), "required: output"),
-        (("upscale", "a.png", "b.png"), "--weights --interpolate is required"),
+        (
+            ("upscale", "a.png", "b.png", "--detail", "1", "--weights", "w.pth"),
+            "not allowed with argument --detail",
+        ),
         (("convert", "a", "b", "--res-scale", "much"), "invalid float value: 'much'"),
         (("plot", "x", "--sideways"), "unrecognized arguments: --sideways"),
     ],
