@@ -1,0 +1,176 @@
+"""Does a form of DECLoss lower both LPIPS, without a lattice, by more than grain of the same PSNR cost?
+
+    python benchmarks/claims.py --train ../data/BSDS400 [--only NAME ...] [--seeds 0 1 2]
+
+Trains stage 1 of configs/mini.py for 2,000 steps, then each setting for 200 steps from there. It judges on
+the centres (240x240) of 24 photographs that configs/mini.py holds out, and uses no benchmark image. For each
+run it measures PSNR, LPIPS with both networks, NIQE, ICOO, the share of lattices in the change from stage 1,
+and a control: stage 1's pictures with grain that costs as much PSNR (claims_judge.py).
+
+Writes claims.json and claims.md in results/claims after each run. A second call trains and measures only what
+is missing; training itself resumes.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import claims_judge as judge
+import numpy as np
+from mini_analyse import centres
+from mini_choose import REPOSITORY
+
+from decloss_jax.commands import program
+from decloss_jax.host import files
+from decloss_jax.reproduction.paper import TABLE1
+from decloss_jax.reproduction.runs import Settings, config_hash, train_row
+from decloss_jax.workdir.journal import versions
+
+RESULTS = REPOSITORY / "results" / "claims"
+PHOTOGRAPHS, SIDE = 24, 240
+STAGE_ONE = "stage 1"
+# Validation during training and its pictures take time and change nothing.
+COMMON = {
+    "pretrain.steps": 2_000,
+    "finetune.steps": 200,
+    "eval_every_steps": 100_000,
+    "validation_images": 1,
+    "sample_images": 1,
+}
+
+
+def setting(weight: float, **decloss: Any) -> dict[str, Any]:
+    """Returns the fields that differ from row 2 of the miniature: the best setting there, and changes."""
+    best = {"kernel": "radial", "mu": 0.2, "threshold_db": 15.0, "t_pos": 0.2, "t_neg": 0.2}
+    fields = {f"decloss.{name}": value for name, value in (best | decloss).items()}
+    return {"finetune.weights.decloss": weight} | fields
+
+
+NOTCHED, LUMA = {"kernel": "radial_notched"}, {"color": "luma"}
+SETTINGS: dict[str, dict[str, Any]] = {
+    STAGE_ONE: {"finetune.steps": 0},
+    "radial, RGB, 1e-4": setting(1e-4),
+    "radial, luma, 1e-4": setting(1e-4, **LUMA),
+    "notched, RGB, 1e-4": setting(1e-4, **NOTCHED),
+    "notched, luma, 1e-4": setting(1e-4, **NOTCHED, **LUMA),
+    "notched, luma, 5e-5": setting(5e-5, **NOTCHED, **LUMA),
+    "notched, luma, 2e-4": setting(2e-4, **NOTCHED, **LUMA),
+    "L1 alone": setting(0.0),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--train", required=True, metavar="ROOT", help="folder of BSDS400")
+    parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="NAME")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs") / "claims", help="folder of the workdirs")
+    options = parser.parse_args()
+    program.prepare_jax("measuring")
+    for seed in options.seeds:
+        before, hr, _ = train(STAGE_ONE, seed, options)
+        for name in dict.fromkeys([STAGE_ONE, *options.only]):
+            done = read()
+            if find(done, name, seed):
+                continue
+            sr, _, digits = train(name, seed, options)
+            run = {"setting": name, "seed": seed, "fields": SETTINGS[name], "config_hash": digits}
+            write([*done, run | measure(sr, hr, before, find(done, STAGE_ONE, seed))])
+
+
+def train(name: str, seed: int, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str]:
+    """Trains what is missing; returns SR and HR [N,S,S,3] of the photographs and the config's hash."""
+    overrides = COMMON | SETTINGS[name] | {"data.root": options.train}
+    workdir, config, _ = train_row(TABLE1[1], seed, Settings("mini", overrides, options.runs, []))
+    digits = config_hash(config)
+    config.data.crop_size = SIDE
+    sr, hr = centres(workdir, config)
+    return sr[:PHOTOGRAPHS], hr[:PHOTOGRAPHS], digits
+
+
+def measure(
+    sr: np.ndarray, hr: np.ndarray, before: np.ndarray, first: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Returns the values of a run; of all but stage 1 also the shares of lattices and the control.
+
+    Args:
+        sr: the run's pictures.
+        hr: the ground truth.
+        before: stage 1's pictures.
+        first: stage 1's run; None for that run itself.
+    """
+    values = judge.measure(sr, hr)
+    if first is None:
+        return {"values": values}
+    cost = -judge.difference(values, first["values"], "psnr_rgb")[0]
+    strength, control = judge.grain_control(before, hr, cost=cost, seed=0)
+    return {
+        "values": values,
+        "shares": judge.lattice_shares(sr - before),
+        "control": {"strength": strength, "values": judge.measure(control, hr)},
+    }
+
+
+def read() -> list[dict[str, Any]]:
+    """Returns the runs of earlier calls."""
+    path = RESULTS / "claims.json"
+    return json.loads(path.read_text())["runs"] if path.exists() else []
+
+
+def find(runs: list[dict[str, Any]], name: str, seed: int) -> dict[str, Any] | None:
+    """Returns the run of a setting with a seed, if it is there."""
+    return next((run for run in runs if (run["setting"], run["seed"]) == (name, seed)), None)
+
+
+def write(runs: list[dict[str, Any]]) -> None:
+    """Writes the runs so far, and their table."""
+    runs = sorted(runs, key=lambda run: (list(SETTINGS).index(run["setting"]), run["seed"]))
+    white = judge.white_noise_shares(SIDE)
+    record = {
+        "versions": versions(),
+        "common": COMMON,
+        "photographs": PHOTOGRAPHS,
+        "side": SIDE,
+        "white_noise": white,
+        "runs": runs,
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    files.write_atomically(RESULTS / "claims.json", json.dumps(record, indent=1) + "\n")
+    files.write_atomically(RESULTS / "claims.md", table(runs, white))
+    print(table(runs, white), flush=True)
+
+
+def table(runs: list[dict[str, Any]], white: dict[str, float]) -> str:
+    """Writes the runs as Markdown: stage 1 in absolute values, the others as changes from it."""
+    lines = [
+        "| setting | seed | PSNR dB | LPIPS-alex | LPIPS-vgg | NIQE | ICOO dB | lattice, times white noise's "
+        "| less grain of equal cost: alex | vgg | grain | counts as better |",
+        "|" + "---|" * 12,
+    ]
+    for run in runs:
+        means = {name: np.mean(values) for name, values in run["values"].items()}
+        start = f"| {run['setting']} | {run['seed']} "
+        first = find(runs, STAGE_ONE, run["seed"])
+        if first is None or run is first:
+            lines.append(
+                f"{start}| {means['psnr_rgb']:.3f} | {means['lpips_alex']:.4f} | {means['lpips_vgg']:.4f} "
+                f"| {means['niqe']:.2f} | {means['icoo']:.2f} | | | | | |"
+            )
+            continue
+        before = {name: np.mean(values) for name, values in first["values"].items()}
+        alex, vgg = (means[name] / before[name] - 1 for name in judge.LPIPS)
+        lattice = ", ".join(f"{run['shares'][name] / white[name]:.1f}" for name in judge.SHARES)
+        gains = [judge.difference(run["values"], run["control"]["values"], name) for name in judge.LPIPS]
+        against = " | ".join(f"{mean:+.4f} ± {error:.4f}" for mean, error in gains)
+        lines.append(
+            f"{start}| {means['psnr_rgb'] - before['psnr_rgb']:+.3f} | {alex:+.1%} | {vgg:+.1%} "
+            f"| {means['niqe'] - before['niqe']:+.2f} | {means['icoo'] - before['icoo']:+.2f} | {lattice} "
+            f"| {against} | {run['control']['strength']:.3f} "
+            f"| {'; '.join(judge.verdict(run, first, white)) or 'yes'} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
