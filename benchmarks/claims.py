@@ -149,8 +149,9 @@ LEGEND = f"""\
 `python benchmarks/claims.py` on the {SIDE}x{SIDE} centres of {PHOTOGRAPHS} held-out photographs of BSDS400.
 
 - Stage 1 in absolute values, the rest as changes from it. Weights are DECLoss's, beside 1e-2 for L1.
-- lattice: the share of the change's power at (k/4, l/4) cycles per pixel, and at most 1 and 4 bins from
-  (k/8, l/8), divided by white noise's ({{0:.3%}}, {{1:.2%}} and {{2:.1%}}).
+- lattice: the share of the change's power at (k/4, l/4) cycles per pixel, and at most 1 bin from (k/8, l/8),
+  divided by white noise's ({{0:.3%}} and {{1:.2%}}); and the power per bin there, divided by that 2 to 4 bins
+  away (1 for any smooth spectrum).
 - grain: stage 1's pictures with grey noise between 0.25 and 0.5 cycles per pixel, whose strength relative to
   HR's local strength in that band (this number) makes it cost as much PSNR. "less grain" is the run's value
   less the grain's, with the standard error over photographs.
@@ -179,7 +180,8 @@ def table(runs: list[dict[str, Any]], white: dict[str, float]) -> str:
             continue
         before = {name: np.mean(values) for name, values in first["values"].items()}
         alex, vgg = (means[name] / before[name] - 1 for name in judge.LPIPS)
-        lattice = ", ".join(f"{run['shares'][name] / white[name]:.1f}" for name in judge.SHARES)
+        exact, near, _ = (run["shares"][name] / white[name] for name in judge.SHARES)
+        lattice = f"{exact:.1f}, {near:.1f}, {judge.lattice_excess(run['shares'], white):.1f}"
         gains = [judge.difference(run["values"], run["control"]["values"], name) for name in judge.LPIPS]
         against = " | ".join(f"{mean:+.4f} ± {error:.4f}" for mean, error in gains)
         lines.append(

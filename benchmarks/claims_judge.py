@@ -59,6 +59,17 @@ def white_noise_shares(side: int) -> dict[str, float]:
     }
 
 
+def lattice_excess(shares: Mapping[str, float], white_noise: Mapping[str, float]) -> float:
+    """Returns the power per bin at most 1 bin from (k/8, l/8), relative to that 2 to 4 bins away.
+
+    It is near 1 for any change with a smooth spectrum, white or not.
+    """
+    inner, outer = "period 8, 3x3", "period 8, 9x9"
+    inside = shares[inner] / white_noise[inner]
+    outside = (shares[outer] - shares[inner]) / (white_noise[outer] - white_noise[inner])
+    return inside / outside
+
+
 def filtered(planes: np.ndarray, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Filters planes [N,H,W] with a gain that depends on the radial frequency."""
     _, height, width = planes.shape

@@ -20,8 +20,9 @@ from decloss_jax.commands import program
 from decloss_jax.data.sources import build_source
 from decloss_jax.evaluation.conventions import choose_protocol
 from decloss_jax.evaluation.methods import load_methods
+from decloss_jax.reproduction.measuring import evaluate_once
 from decloss_jax.reproduction.paper import SCALE, TABLE1
-from decloss_jax.reproduction.runs import Settings, config_hash, evaluate_once, row_config, train_row
+from decloss_jax.reproduction.runs import Settings, config_hash, row_config, train_row
 from decloss_jax.workdir.journal import versions
 
 RESULTS = REPOSITORY / "results" / "mini"

@@ -1,4 +1,4 @@
-"""The judges of benchmarks/claims.py: lattices, grain of a given cost, and what counts as better."""
+"""benchmarks/claims.py: its judges (lattices, grain of a given cost, what counts as better) and its table."""
 
 import sys
 
@@ -7,6 +7,7 @@ import pytest
 from command_line import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import claims
 import claims_judge as judge
 
 SIDE = 48
@@ -24,13 +25,15 @@ def test_shares_of_white_noise_are_the_fractions_of_bins():
     noise = np.random.default_rng(0).standard_normal((200, SIDE, SIDE, 3))
     shares = judge.lattice_shares(noise)
     assert shares == pytest.approx(judge.white_noise_shares(SIDE), rel=0.03)
+    assert judge.lattice_excess(shares, judge.white_noise_shares(SIDE)) == pytest.approx(1, rel=0.03)
     assert judge.white_noise_shares(240)["period 4"] == pytest.approx(15 / (240**2 - 1))
 
 
 def test_shares_of_a_lattice_are_one():
     rng = np.random.default_rng(0)
     tile = np.tile(rng.standard_normal((2, 4, 4, 3)), (1, SIDE // 4, SIDE // 4, 1))
-    assert judge.lattice_shares(tile) == pytest.approx(dict.fromkeys(judge.SHARES, 1))
+    lattice = judge.lattice_shares(tile)
+    assert lattice == pytest.approx(dict.fromkeys(judge.SHARES, 1))
     waves = np.sin(2 * np.pi * np.arange(SIDE) / SIDE)[None, :, None, None]  # moves power by one bin
     modulated = judge.lattice_shares((tile - tile.mean(axis=(1, 2), keepdims=True)) * waves)
     assert modulated["period 4"] == pytest.approx(0, abs=1e-12)
@@ -79,3 +82,24 @@ def test_only_a_run_without_lattice_that_beats_grain_counts_as_better():
     assert judge.verdict(run(0.35, 0.28, (0.34, 0.29)), first, white) == ["grain does as well"]
     lattice = judge.verdict(run(0.35, 0.28, (0.4, 0.4), lattice=2.0), first, white)
     assert lattice == ["lattice (period 4)", "lattice (period 8, 3x3)"]
+
+
+def test_table_has_changes_from_stage_1_of_the_same_seed():
+    def run(name: str, seed: int, psnr: float, lpips: float) -> dict:
+        values = {
+            "psnr_rgb": [psnr] * 2,
+            "lpips_alex": [lpips] * 2,
+            "lpips_vgg": [lpips] * 2,
+            "niqe": [5.0] * 2,
+        }
+        values["icoo"] = 20.0
+        white = judge.white_noise_shares(claims.SIDE)
+        control = {"strength": 0.1, "values": values}
+        return {"setting": name, "seed": seed, "values": values, "shares": white, "control": control}
+
+    runs = [run("stage 1", 0, 20.0, 0.5), run("stage 1", 1, 30.0, 0.8), run("L1 alone", 1, 29.0, 0.6)]
+    row = claims.table(runs, judge.white_noise_shares(claims.SIDE)).splitlines()[-1]
+    assert row.startswith(
+        "| L1 alone | 1 | -1.000 | -25.0% | -25.0% | +0.00 | +0.00 | 1.0, 1.0, 1.0 | 0.100 |"
+    )
+    assert row.endswith("| +0.0000 ± 0.0000 | +0.0000 ± 0.0000 | grain does as well |")
