@@ -5,7 +5,7 @@
 Trains stage 1 of configs/mini.py for 2,000 steps, then each setting for 200 steps from there. It judges on
 the centres (240x240) of 24 photographs that configs/mini.py holds out, and uses no benchmark image. For each
 run it measures PSNR, LPIPS with both networks, NIQE, ICOO, the share of lattices in the change from stage 1,
-and a control: stage 1's pictures with grain that costs as much PSNR (claims_judge.py).
+and a control (claims_judge.py): the pictures of L1 alone for as many steps, with grain of the same PSNR cost.
 
 Writes claims.json and claims.md in results/claims after each run. A second call trains and measures only what
 is missing; training itself resumes.
@@ -29,7 +29,7 @@ from decloss_jax.workdir.journal import versions
 
 RESULTS = REPOSITORY / "results" / "claims"
 PHOTOGRAPHS, SIDE = 24, 240
-STAGE_ONE = "stage 1"
+STAGE_ONE, PLAIN = "stage 1", "L1 alone"
 # Validation during training and its pictures take time and change nothing.
 COMMON = {
     "pretrain.steps": 2_000,
@@ -50,6 +50,7 @@ def setting(weight: float, **decloss: Any) -> dict[str, Any]:
 NOTCHED, LUMA = {"kernel": "radial_notched"}, {"color": "luma"}
 SETTINGS: dict[str, dict[str, Any]] = {
     STAGE_ONE: {"finetune.steps": 0},
+    PLAIN: setting(0.0),
     "radial, RGB, 1e-4": setting(1e-4),
     "radial, luma, 1e-4": setting(1e-4, **LUMA),
     "notched, RGB, 1e-4": setting(1e-4, **NOTCHED),
@@ -60,7 +61,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "notched, luma, 5e-5": setting(5e-5, **NOTCHED, **LUMA),
     "notched, luma, 3e-5": setting(3e-5, **NOTCHED, **LUMA),
     "notched, luma, 2e-4": setting(2e-4, **NOTCHED, **LUMA),
-    "L1 alone": setting(0.0),
 }
 
 
@@ -73,14 +73,23 @@ def main() -> None:
     options = parser.parse_args()
     program.prepare_jax("measuring")
     for seed in options.seeds:
-        before, hr, _ = train(STAGE_ONE, seed, options)
-        for name in dict.fromkeys([STAGE_ONE, *options.only]):
-            done = read()
-            if find(done, name, seed):
-                continue
-            sr, _, digits = train(name, seed, options)
-            run = {"setting": name, "seed": seed, "fields": SETTINGS[name], "config_hash": digits}
-            write([*done, run | measure(sr, hr, before, find(done, STAGE_ONE, seed))])
+        first, hr, _ = train(STAGE_ONE, seed, options)
+        plain, _, _ = train(PLAIN, seed, options)
+        for name in dict.fromkeys([STAGE_ONE, PLAIN, *options.only]):
+            run = find(read(), name, seed)
+            if run is None:
+                sr, _, digits = train(name, seed, options)
+                run = {"setting": name, "seed": seed, "fields": SETTINGS[name], "config_hash": digits}
+                run["values"] = judge.measure(sr, hr)
+                if name != STAGE_ONE:
+                    run["shares"] = judge.lattice_shares(sr - first)
+                save(run)
+            if name not in (STAGE_ONE, PLAIN) and "control" not in run:
+                of_plain = find(read(), PLAIN, seed)
+                cost = -judge.difference(run["values"], of_plain["values"], "psnr_rgb")[0]
+                strength, pictures = judge.grain_control(plain, hr, cost=cost, seed=0)
+                values = judge.measure(pictures, hr)
+                save(run | {"control": {"base": PLAIN, "strength": strength, "values": values}})
 
 
 def train(name: str, seed: int, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str]:
@@ -91,29 +100,6 @@ def train(name: str, seed: int, options: argparse.Namespace) -> tuple[np.ndarray
     config.data.crop_size = SIDE
     sr, hr = centres(workdir, config)
     return sr[:PHOTOGRAPHS], hr[:PHOTOGRAPHS], digits
-
-
-def measure(
-    sr: np.ndarray, hr: np.ndarray, before: np.ndarray, first: dict[str, Any] | None
-) -> dict[str, Any]:
-    """Returns the values of a run; of all but stage 1 also the shares of lattices and the control.
-
-    Args:
-        sr: the run's pictures.
-        hr: the ground truth.
-        before: stage 1's pictures.
-        first: stage 1's run; None for that run itself.
-    """
-    values = judge.measure(sr, hr)
-    if first is None:
-        return {"values": values}
-    cost = -judge.difference(values, first["values"], "psnr_rgb")[0]
-    strength, control = judge.grain_control(before, hr, cost=cost, seed=0)
-    return {
-        "values": values,
-        "shares": judge.lattice_shares(sr - before),
-        "control": {"strength": strength, "values": judge.measure(control, hr)},
-    }
 
 
 def read() -> list[dict[str, Any]]:
@@ -127,9 +113,11 @@ def find(runs: list[dict[str, Any]], name: str, seed: int) -> dict[str, Any] | N
     return next((run for run in runs if (run["setting"], run["seed"]) == (name, seed)), None)
 
 
-def write(runs: list[dict[str, Any]]) -> None:
-    """Writes the runs so far, and their table."""
-    runs = sorted(runs, key=lambda run: (list(SETTINGS).index(run["setting"]), run["seed"]))
+def save(run: dict[str, Any]) -> None:
+    """Adds a run to those of earlier calls, or replaces it, and writes all and their table."""
+    key = (run["setting"], run["seed"])
+    others = [each for each in read() if (each["setting"], each["seed"]) != key]
+    runs = sorted([*others, run], key=lambda each: (list(SETTINGS).index(each["setting"]), each["seed"]))
     white = judge.white_noise_shares(SIDE)
     record = {
         "versions": versions(),
@@ -152,11 +140,11 @@ LEGEND = f"""\
 - lattice: the share of the change's power at (k/4, l/4) cycles per pixel, and at most 1 bin from (k/8, l/8),
   divided by white noise's ({{0:.3%}} and {{1:.2%}}); and the power per bin there, divided by that 2 to 4 bins
   away (1 for any smooth spectrum).
-- grain: stage 1's pictures with grey noise between 0.25 and 0.5 cycles per pixel, whose strength relative to
-  HR's local strength in that band (this number) makes it cost as much PSNR. "less grain" is the run's value
-  less the grain's, with the standard error over photographs.
-- better: both LPIPS fall; no lattice (at most {judge.NO_LATTICE} times white noise); and against the grain
-  one LPIPS is lower and the other not higher (`claims_judge.verdict`).
+- grain: the pictures of L1 alone with grey noise between 0.25 and 0.5 cycles per pixel, whose strength
+  relative to HR's local strength in that band (this number) makes it cost as much PSNR. "less grain" is the
+  run's value less the grain's, with the standard error over photographs. Earlier controls start from stage 1.
+- better: both LPIPS are lower than with L1 alone; no lattice (at most {judge.NO_LATTICE} times white noise);
+  and against the grain one LPIPS is lower and the other not higher (`claims_judge.verdict`).
 
 """
 
@@ -181,16 +169,24 @@ def table(runs: list[dict[str, Any]], white: dict[str, float]) -> str:
         before = {name: np.mean(values) for name, values in first["values"].items()}
         alex, vgg = (means[name] / before[name] - 1 for name in judge.LPIPS)
         exact, near, _ = (run["shares"][name] / white[name] for name in judge.SHARES)
-        lattice = f"{exact:.1f}, {near:.1f}, {judge.lattice_excess(run['shares'], white):.1f}"
-        gains = [judge.difference(run["values"], run["control"]["values"], name) for name in judge.LPIPS]
-        against = " | ".join(f"{mean:+.4f} ± {error:.4f}" for mean, error in gains)
         lines.append(
             f"{start}| {means['psnr_rgb'] - before['psnr_rgb']:+.3f} | {alex:+.1%} | {vgg:+.1%} "
-            f"| {means['niqe'] - before['niqe']:+.2f} | {means['icoo'] - before['icoo']:+.2f} | {lattice} "
-            f"| {run['control']['strength']:.3f} | {against} "
-            f"| {'; '.join(judge.verdict(run, first, white)) or 'yes'} |"
+            f"| {means['niqe'] - before['niqe']:+.2f} | {means['icoo'] - before['icoo']:+.2f} "
+            f"| {exact:.1f}, {near:.1f}, {judge.lattice_excess(run['shares'], white):.1f} "
+            f"{against_grain(run, find(runs, PLAIN, run['seed']), white)}|"
         )
     return LEGEND.format(*white.values()) + "\n".join(lines) + "\n"
+
+
+def against_grain(run: dict[str, Any], plain: dict[str, Any] | None, white: dict[str, float]) -> str:
+    """Writes the last four cells of a row; empty without a control."""
+    if plain is None or "control" not in run:
+        return "| | | | "
+    gains = [judge.difference(run["values"], run["control"]["values"], name) for name in judge.LPIPS]
+    cells = [f"{mean:+.4f} ± {error:.4f}" for mean, error in gains]
+    reasons = "; ".join(judge.verdict(run, plain, white)) or "yes"
+    grain = f"{run['control']['strength']:.3f} on {run['control']['base']}"
+    return f"| {grain} | {cells[0]} | {cells[1]} | {reasons} "
 
 
 if __name__ == "__main__":

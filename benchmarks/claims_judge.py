@@ -1,6 +1,6 @@
 """Judges changed pictures: metrics, the share of a lattice in the change, and grain of the same PSNR cost.
 
-Pictures are [N,H,W,3] floats in [0,1]; those before the change are called `first`. Frequencies are in cycles
+Pictures are [N,H,W,3] floats in [0,1]. Frequencies are in cycles
 per pixel.
 """
 
@@ -95,11 +95,11 @@ def grain_of(hr: np.ndarray, *, seed: int) -> np.ndarray:
     return (np.sqrt(power) * noise / noise.std())[..., None]
 
 
-def grain_control(first: np.ndarray, hr: np.ndarray, *, cost: float, seed: int) -> tuple[float, np.ndarray]:
+def grain_control(plain: np.ndarray, hr: np.ndarray, *, cost: float, seed: int) -> tuple[float, np.ndarray]:
     """Adds grain of a given cost to pictures.
 
     Args:
-        first: the pictures.
+        plain: the pictures.
         hr: the ground truth.
         cost: mean loss of PSNR, dB; not above 0 means no grain.
         seed: of the grain.
@@ -108,15 +108,15 @@ def grain_control(first: np.ndarray, hr: np.ndarray, *, cost: float, seed: int) 
         The grain's strength relative to HR's, to 1e-4, and the pictures with it.
     """
     grain = grain_of(hr, seed=seed)
-    before = psnr_of(first, hr).mean()
+    before = psnr_of(plain, hr).mean()
     low, high = 0.0, 4.0
     while cost > 0 and high - low > 1e-4:
         middle = (low + high) / 2
-        if before - psnr_of(first + middle * grain, hr).mean() < cost:
+        if before - psnr_of(plain + middle * grain, hr).mean() < cost:
             low = middle
         else:
             high = middle
-    return low, first + low * grain
+    return low, plain + low * grain
 
 
 def difference(values: Mapping[str, Any], others: Mapping[str, Any], metric: str) -> tuple[float, float]:
@@ -125,15 +125,15 @@ def difference(values: Mapping[str, Any], others: Mapping[str, Any], metric: str
     return float(differences.mean()), float(differences.std(ddof=1) / np.sqrt(len(differences)))
 
 
-def verdict(run: Mapping[str, Any], first: Mapping[str, Any], white_noise: Mapping[str, float]) -> list[str]:
-    """Returns the reasons for which a run does not count as better than stage 1; none: it counts.
+def verdict(run: Mapping[str, Any], plain: Mapping[str, Any], white_noise: Mapping[str, float]) -> list[str]:
+    """Returns the reasons for which a run does not count as better than L1 alone; none: it counts.
 
     Better means: both LPIPS fall; no lattice; and against grain of the same cost one LPIPS is lower and the
     other not higher. "Falls" and "lower" mean by two standard errors, "higher" by one.
     """
     reasons = []
     for metric in LPIPS:
-        mean, error = difference(run["values"], first["values"], metric)
+        mean, error = difference(run["values"], plain["values"], metric)
         if mean > -2 * error:
             reasons.append(f"{metric} does not fall")
     for name in ("period 4", "period 8, 3x3"):

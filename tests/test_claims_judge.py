@@ -94,12 +94,13 @@ def test_table_has_changes_from_stage_1_of_the_same_seed():
         }
         values["icoo"] = 20.0
         white = judge.white_noise_shares(claims.SIDE)
-        control = {"strength": 0.1, "values": values}
+        control = {"base": "L1 alone", "strength": 0.1, "values": values}
         return {"setting": name, "seed": seed, "values": values, "shares": white, "control": control}
 
-    runs = [run("stage 1", 0, 20.0, 0.5), run("stage 1", 1, 30.0, 0.8), run("L1 alone", 1, 29.0, 0.6)]
+    runs = [run("stage 1", 0, 20.0, 0.5), run("stage 1", 1, 30.0, 0.8), run("L1 alone", 1, 30.0, 0.8)]
+    runs.append(run("notched, luma, 5e-5", 1, 29.0, 0.6))
     row = claims.table(runs, judge.white_noise_shares(claims.SIDE)).splitlines()[-1]
     assert row.startswith(
-        "| L1 alone | 1 | -1.000 | -25.0% | -25.0% | +0.00 | +0.00 | 1.0, 1.0, 1.0 | 0.100 |"
+        "| notched, luma, 5e-5 | 1 | -1.000 | -25.0% | -25.0% | +0.00 | +0.00 | 1.0, 1.0, 1.0 |"
     )
-    assert row.endswith("| +0.0000 ± 0.0000 | +0.0000 ± 0.0000 | grain does as well |")
+    assert row.endswith("| 0.100 on L1 alone | +0.0000 ± 0.0000 | +0.0000 ± 0.0000 | grain does as well |")
