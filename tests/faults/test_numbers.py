@@ -232,7 +232,7 @@ def test_run_names_what_it_cannot_write(tmp_path, name):
 
 def test_check_same_config_names_a_field_that_the_record_lacks(tmp_path):
     config = small_config().to_dict()
-    record = {name: value for name, value in config.items() if name != "gradient_clip_norm"}
+    record = {name: value for name, value in config.items() if name != "adam_b1"}
     (tmp_path / "config.json").write_text(json.dumps(record))
-    with pytest.raises(checks.UserError, match="gradient_clip_norm was not there, is None"):
+    with pytest.raises(checks.UserError, match=r"adam_b1 was not there, is 0\.9"):
         workdir.check_same_config(tmp_path, config)
