@@ -184,9 +184,8 @@ def save_generator(
         UserError: another suffix or dtype, or parameters that do not fit the model.
     """
     check_suffix(path)
-    dtypes = (np.float32, np.float16) if Path(path).suffix.lower() == ".safetensors" else (np.float32,)
-    names = [np.dtype(each).name for each in dtypes]
-    checks.look_up(dict.fromkeys(names), np.dtype(dtype).name, f"dtype of {Path(path).name}")
+    dtypes = ("float32",) if Path(path).suffix.lower() in TORCH_SUFFIXES else ("float32", "float16")
+    checks.look_up(dict.fromkeys(dtypes), np.dtype(dtype).name, f"dtype of {Path(path).name}")
     notes = {"format": FORMAT, "version": decloss_jax.__version__, "model": NAMES[type(model)]}
     text = json.dumps(notes | _attributes(model))
     with refusals_as_user_errors(path, f"parameters of {type(model).__name__}"):
@@ -194,7 +193,9 @@ def save_generator(
             tensors = srflow.from_params(model, params)
         else:
             tensors = dialects.from_params(tables.WRITTEN[type(model)], model, params)
-    write_state(path, {key: array.astype(dtype) for key, array in tensors.items()}, text)
+    if np.dtype(dtype) == np.float16:
+        tensors = {key: array.astype(np.float16) for key, array in tensors.items()}
+    write_state(path, tensors, text)
 
 
 def check_suffix(path: str | Path) -> None:
