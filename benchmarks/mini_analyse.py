@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from claims_judge import lattice_shares
 from mini_choose import GRID, RESULTS, RUNS, describe
 
 from decloss_jax.commands import program
@@ -69,7 +70,7 @@ def main() -> None:
         settings = Settings("mini", overrides | GRID[number], RUNS, [])
         workdir, config, _ = train_row(TABLE1[1], 0, settings)
         sr, _ = centres(workdir, config)
-        of_setting = {"network": describe(GRID[number]), "lattice": lattice_share(sr - first)}
+        of_setting = {"network": describe(GRID[number]), "lattice": lattice_shares(sr - first)["period 4"]}
         errors.append(of_setting | error_of(sr, hr))
     (RESULTS / "errors.json").write_text(json.dumps({"bands": BANDS, "rows": errors}, indent=1) + "\n")
     (RESULTS / "errors.md").write_text(table_of_errors(errors))
@@ -155,14 +156,6 @@ def error_of(sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
         power = np.abs(np.fft.fft2(part, axes=(1, 2))) ** 2 / (part.size * sr.shape[1] * sr.shape[2])
         values[name] = [float(np.sum(power[:, mask])) for mask in band_masks(sr.shape[1])]
     return values
-
-
-def lattice_share(change: np.ndarray) -> float:
-    """Returns the fraction of power at multiples of 1/4 cycle per pixel; 1/600 for white noise."""
-    power = np.abs(np.fft.fft2(change.astype(np.float64), axes=(1, 2))) ** 2
-    power[:, 0, 0] = 0
-    step = change.shape[1] // 4
-    return float(np.sum(power[:, ::step, ::step]) / np.sum(power))
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -48,7 +48,7 @@ def check_finite(finite: bool) -> None:
     )
 
 
-def dequantize(images: np.ndarray) -> np.ndarray:
-    """Converts uint8 and uint16 images to float32 in [0,1]; other dtypes only change to float32."""
+def dequantize(images: Any) -> Any:
+    """Converts uint8 and uint16 images, NumPy or JAX, to float32 in [0,1]; other dtypes only to float32."""
     values = images.astype(np.float32)
     return values / np.float32(np.iinfo(images.dtype).max) if images.dtype.kind == "u" else values

@@ -5,7 +5,6 @@ running statistics move twice, as in the authors' code. Adam adds `ranker.weight
 to the gradient (L2, as torch's Adam).
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,12 +17,12 @@ from jax import Array
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from decloss_jax.host import parallel
 from decloss_jax.losses.ranking import ranking_loss
 from decloss_jax.models import Ranker
+from decloss_jax.ops.quantize import dequantize
 from decloss_jax.training.optim import build_optimizer
 from decloss_jax.training.ranked_windows import PAIRS, SMALLEST_SIDE, RankedWindows, order
-from decloss_jax.training.step import Scalars, TrainStep, descend
+from decloss_jax.training.step import Scalars, TrainStep, compile_update, descend
 
 
 @flax.struct.dataclass
@@ -86,9 +85,10 @@ def update_ranker(
     def loss(params: Any) -> tuple[Array, tuple[Any, Array]]:
         statistics, scores = state.params["batch_stats"], []
         for side in ("first", "second"):
-            images = batch[side].astype(jnp.float32) / 255.0
             variables = {"params": params, "batch_stats": statistics}
-            score, moved = model.apply(variables, images, train=True, mutable=["batch_stats"])
+            score, moved = model.apply(
+                variables, dequantize(batch[side]), train=True, mutable=["batch_stats"]
+            )
             statistics = moved["batch_stats"]
             scores.append(score)
         rightly = jnp.mean((scores[0] - scores[1]) * batch["target"] > 0)
@@ -112,20 +112,19 @@ def make_ranker_step(
     model: Ranker, optimizer: optax.GradientTransformation, schedule: optax.Schedule, mesh: Mesh
 ) -> TrainStep:
     """Compiles the update; the state is donated, the batch split over the mesh."""
-    copies, split = parallel.replicated(mesh), parallel.batch_sharding(mesh)
-    return jax.jit(
-        functools.partial(update_ranker, model, optimizer, schedule),
-        in_shardings=(copies, split),
-        out_shardings=copies,
-        donate_argnums=0,
-    )
+
+    def update(state: RankerState, batch: dict[str, Array], frozen: Any) -> tuple[RankerState, Scalars]:
+        return update_ranker(model, optimizer, schedule, state, batch)
+
+    compiled = compile_update(update, mesh)
+    return lambda state, batch: compiled(state, batch, ())
 
 
 def compile_judge(model: Ranker) -> Callable[[Any, np.ndarray], Array]:
     """Compiles (variables, uint8 [N,H,W,3]) -> scores [N], with the running statistics."""
 
     def judge(variables: Any, images: Array) -> Array:
-        scores: Any = model.apply(variables, images.astype(jnp.float32) / 255.0)
+        scores: Any = model.apply(variables, dequantize(images))
         return scores[:, 0]
 
     return jax.jit(judge)
