@@ -1,35 +1,44 @@
 """Does a form of DECLoss lower both LPIPS, without a lattice, by more than grain of the same PSNR cost?
 
-    python benchmarks/claims.py --train ../data/BSDS400 [--only NAME ...] [--seeds 0 1 2]
+    python benchmarks/claims.py --train ../data/BSDS400 [--only NAME ...] [--seeds 0 1 2] [--test ROOT]
 
-Trains stage 1 of configs/mini.py for 2,000 steps, then each setting for 200 steps from there. It judges on
-the centres (240x240) of 24 photographs that configs/mini.py holds out, and uses no benchmark image. For each
-run it measures PSNR, LPIPS with both networks, NIQE, ICOO, the share of lattices in the change from stage 1,
-and a control (claims_judge.py): the pictures of L1 alone for as many steps, with grain of the same PSNR cost.
+Trains the settings of claims_settings.py, each from the stage 1 of its seed, and those that they are compared
+with. It judges on the centres (240x240) of 24 photographs that configs/mini.py holds out; no setting was
+chosen on a benchmark image. For each run it measures PSNR, LPIPS with both networks, NIQE, ICOO, the share of
+lattices in the change from stage 1, and a control (claims_judge.py): the pictures of the base with grain of
+the same PSNR cost. --test also measures the chosen settings on the images of a test set.
 
 Writes claims.json and claims.md in results/claims after each run. A second call trains and measures only what
-is missing; training itself resumes.
+is missing; training itself resumes. Several calls may run at once once the bases that they share are trained.
 """
 
 import argparse
+import functools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+import claims_forms
 import claims_judge as judge
+import jax
 import numpy as np
+from claims_settings import SETTINGS, chain
+from claims_table import PHOTOGRAPHS, SIDE, find, table
 from mini_analyse import centres
-from mini_choose import REPOSITORY
 
 from decloss_jax.commands import program
+from decloss_jax.data.folder import find_all_pairs
+from decloss_jax.evaluation.methods import load_methods
 from decloss_jax.host import files
-from decloss_jax.reproduction.paper import TABLE1
-from decloss_jax.reproduction.runs import Settings, config_hash, train_row
+from decloss_jax.reproduction.paper import SCALE, TABLE1
+from decloss_jax.reproduction.runs import Settings, config_hash, row_config, train_row
 from decloss_jax.workdir.journal import versions
 
 RESULTS = REPOSITORY / "results" / "claims"
-PHOTOGRAPHS, SIDE = 24, 240
-STAGE_ONE, PLAIN = "stage 1", "L1 alone"
 # Validation during training and its pictures take time and change nothing.
 COMMON = {
     "pretrain.steps": 2_000,
@@ -40,66 +49,87 @@ COMMON = {
 }
 
 
-def setting(weight: float, **decloss: Any) -> dict[str, Any]:
-    """Returns the fields that differ from row 2 of the miniature: the best setting there, and changes."""
-    best = {"kernel": "radial", "mu": 0.2, "threshold_db": 15.0, "t_pos": 0.2, "t_neg": 0.2}
-    fields = {f"decloss.{name}": value for name, value in (best | decloss).items()}
-    return {"finetune.weights.decloss": weight} | fields
-
-
-NOTCHED, LUMA = {"kernel": "radial_notched"}, {"color": "luma"}
-SETTINGS: dict[str, dict[str, Any]] = {
-    STAGE_ONE: {"finetune.steps": 0},
-    PLAIN: setting(0.0),
-    "radial, RGB, 1e-4": setting(1e-4),
-    "radial, luma, 1e-4": setting(1e-4, **LUMA),
-    "notched, RGB, 1e-4": setting(1e-4, **NOTCHED),
-    "notched, luma, 1e-4": setting(1e-4, **NOTCHED, **LUMA),
-    "radial, RGB, 5e-5": setting(5e-5),
-    "radial, luma, 5e-5": setting(5e-5, **LUMA),
-    "notched, RGB, 5e-5": setting(5e-5, **NOTCHED),
-    "notched, luma, 5e-5": setting(5e-5, **NOTCHED, **LUMA),
-    "notched, luma, 3e-5": setting(3e-5, **NOTCHED, **LUMA),
-    "notched, luma, 2e-4": setting(2e-4, **NOTCHED, **LUMA),
-}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--train", required=True, metavar="ROOT", help="folder of BSDS400")
     parser.add_argument("--only", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs") / "claims", help="folder of the workdirs")
+    parser.add_argument("--test", metavar="ROOT", help="folder of a test set")
     options = parser.parse_args()
     program.prepare_jax("measuring")
+    bench = Bench(options.train, options.runs)
     for seed in options.seeds:
-        first, hr, _ = train(STAGE_ONE, seed, options)
-        plain, _, _ = train(PLAIN, seed, options)
-        for name in dict.fromkeys([STAGE_ONE, PLAIN, *options.only]):
+        for name in dict.fromkeys(each for chosen in options.only for each in chain(chosen)):
             run = find(read(), name, seed)
             if run is None:
-                sr, _, digits = train(name, seed, options)
-                run = {"setting": name, "seed": seed, "fields": SETTINGS[name], "config_hash": digits}
-                run["values"] = judge.measure(sr, hr)
-                if name != STAGE_ONE:
-                    run["shares"] = judge.lattice_shares(sr - first)
-                save(run)
-            if name not in (STAGE_ONE, PLAIN) and "control" not in run:
-                of_plain = find(read(), PLAIN, seed)
-                cost = -judge.difference(run["values"], of_plain["values"], "psnr_rgb")[0]
-                strength, pictures = judge.grain_control(plain, hr, cost=cost, seed=0)
-                values = judge.measure(pictures, hr)
-                save(run | {"control": {"base": PLAIN, "strength": strength, "values": values}})
+                save(run := bench.measure(name, seed))
+            if options.test and name in options.only and not SETTINGS[name].grain and "test" not in run:
+                save(run | {"test": bench.measure_test(name, seed, options.test)})
 
 
-def train(name: str, seed: int, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str]:
-    """Trains what is missing; returns SR and HR [N,S,S,3] of the photographs and the config's hash."""
-    overrides = COMMON | SETTINGS[name] | {"data.root": options.train}
-    workdir, config, _ = train_row(TABLE1[1], seed, Settings("mini", overrides, options.runs, []))
-    digits = config_hash(config)
-    config.data.crop_size = SIDE
-    sr, hr = centres(workdir, config)
-    return sr[:PHOTOGRAPHS], hr[:PHOTOGRAPHS], digits
+class Bench:
+    """Trains and measures settings; keeps the pictures of those that others are compared with."""
+
+    def __init__(self, train: str, runs: Path):
+        self.settings = Settings("mini", COMMON | {"data.root": train}, runs, [])
+        config = row_config(TABLE1[1], 0, self.settings)
+        claims_forms.register(claims_forms.read_crops(config.data))
+        self.train = functools.lru_cache(self.train_setting)
+        self.pictures = functools.lru_cache(maxsize=8)(self.make_pictures)
+        self.values = functools.lru_cache(maxsize=8)(self.measure_pictures)
+
+    def train_setting(self, name: str, seed: int) -> tuple[Path, Any]:
+        """Trains what is missing; returns the workdir and its config."""
+        fields, row = SETTINGS[name].fields, TABLE1[SETTINGS[name].row]
+        settings = Settings("mini", {**self.settings.overrides, **fields}, self.settings.runs, [])
+        workdir, config, _ = train_row(row, seed, settings)
+        return workdir, config
+
+    def make_pictures(self, name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns SR and HR [N,S,S,3] of the photographs."""
+        setting = SETTINGS[name]
+        if setting.grain:
+            sr, hr = self.pictures(setting.base, seed)
+            return sr + setting.grain * judge.grain_of(hr, seed=0), hr
+        workdir, config = self.train(name, seed)
+        sr, hr = centres(workdir, config, SIDE)
+        return sr[:PHOTOGRAPHS], hr[:PHOTOGRAPHS]
+
+    def measure_pictures(self, name: str, seed: int) -> dict[str, Any]:
+        """Returns the metrics of the photographs."""
+        return judge.measure(*self.pictures(name, seed))
+
+    def measure(self, name: str, seed: int) -> dict[str, Any]:
+        """Trains what is missing; returns all that is measured of a run."""
+        first, base = chain(name)[0], SETTINGS[name].base
+        sr, hr = self.pictures(name, seed)
+        run: dict[str, Any] = {"setting": name, "seed": seed, "fields": dict(SETTINGS[name].fields)}
+        run["values"] = self.values(name, seed)
+        if base:
+            change, missing = (each - self.pictures(first, seed)[0] for each in (sr, hr))
+            run["shares"] = judge.lattice_shares(change)
+            run["restores"] = judge.restored(change, missing)
+        if base and base != first and not SETTINGS[name].grain:
+            cost = -judge.difference(run["values"], self.values(base, seed), "psnr_rgb")[0]
+            strength, pictures = judge.grain_control(self.pictures(base, seed)[0], hr, cost=cost, seed=0)
+            run["control"] = {"strength": strength, "values": judge.measure(pictures, hr)}
+        if not SETTINGS[name].grain:
+            _, config = self.train(name, seed)
+            run |= {"config_hash": config_hash(config), "versions": versions()}
+            run["device"] = jax.devices()[0].device_kind
+        return run
+
+    def measure_test(self, name: str, seed: int, root: str) -> dict[str, Any]:
+        """Returns the mean metrics of the test set's images."""
+        workdir, _ = self.train(name, seed)
+        (method,) = load_methods(workdirs=[str(workdir)])
+        pairs = find_all_pairs(Path(root), scale=SCALE, field="--test")
+        lows, hrs = zip(*(pair.load(SCALE) for pair in pairs), strict=True)
+        srs = method.upscale_each(lows)
+        ordered = [sr / 255 for _, sr in sorted(srs, key=lambda item: item[0])]
+        values = judge.measure(ordered, [hr / 255 for hr in hrs])
+        return {metric: float(np.mean(value)) for metric, value in values.items()}
 
 
 def read() -> list[dict[str, Any]]:
@@ -108,85 +138,27 @@ def read() -> list[dict[str, Any]]:
     return json.loads(path.read_text())["runs"] if path.exists() else []
 
 
-def find(runs: list[dict[str, Any]], name: str, seed: int) -> dict[str, Any] | None:
-    """Returns the run of a setting with a seed, if it is there."""
-    return next((run for run in runs if (run["setting"], run["seed"]) == (name, seed)), None)
-
-
 def save(run: dict[str, Any]) -> None:
     """Adds a run to those of earlier calls, or replaces it, and writes all and their table."""
-    key = (run["setting"], run["seed"])
-    others = [each for each in read() if (each["setting"], each["seed"]) != key]
-    runs = sorted([*others, run], key=lambda each: (list(SETTINGS).index(each["setting"]), each["seed"]))
-    white = judge.white_noise_shares(SIDE)
-    record = {
-        "versions": versions(),
-        "common": COMMON,
-        "photographs": PHOTOGRAPHS,
-        "side": SIDE,
-        "white_noise": white,
-        "runs": runs,
-    }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(RESULTS / "claims.json", json.dumps(record, indent=1) + "\n")
-    files.write_atomically(RESULTS / "claims.md", table(runs, white))
-    print(table(runs, white), flush=True)
+    run, key = rounded(run), (run["setting"], run["seed"])
+    with files.locked(RESULTS / ".lock", lambda: None):
+        others = [each for each in read() if (each["setting"], each["seed"]) != key]
+        order = list(SETTINGS)
+        runs = sorted([*others, run], key=lambda each: (order.index(each["setting"]), each["seed"]))
+        record = {"common": COMMON, "photographs": PHOTOGRAPHS, "side": SIDE, "runs": runs}
+        files.write_atomically(RESULTS / "claims.json", json.dumps(record, indent=1) + "\n")
+        files.write_atomically(RESULTS / "claims.md", table(runs))
+    print(f"{run['setting']}, seed {run['seed']}: measured", flush=True)
 
 
-LEGEND = f"""\
-`python benchmarks/claims.py` on the {SIDE}x{SIDE} centres of {PHOTOGRAPHS} held-out photographs of BSDS400.
-
-- Stage 1 in absolute values, the rest as changes from it. Weights are DECLoss's, beside 1e-2 for L1.
-- lattice: the share of the change's power at (k/4, l/4) cycles per pixel, and at most 1 bin from (k/8, l/8),
-  divided by white noise's ({{0:.3%}} and {{1:.2%}}); and the power per bin there, divided by that 2 to 4 bins
-  away (1 for any smooth spectrum).
-- grain: the pictures of L1 alone with grey noise between 0.25 and 0.5 cycles per pixel, whose strength
-  relative to HR's local strength in that band (this number) makes it cost as much PSNR. "less grain" is the
-  run's value less the grain's, with the standard error over photographs. Earlier controls start from stage 1.
-- better: both LPIPS are lower than with L1 alone; no lattice (at most {judge.NO_LATTICE} times white noise);
-  and against the grain one LPIPS is lower and the other not higher (`claims_judge.verdict`).
-
-"""
-
-
-def table(runs: list[dict[str, Any]], white: dict[str, float]) -> str:
-    """Writes the runs as Markdown: stage 1 in absolute values, the others as changes from it."""
-    lines = [
-        "| setting | seed | PSNR dB | LPIPS-alex | LPIPS-vgg | NIQE | ICOO dB | lattice | grain "
-        "| less grain: alex | less grain: vgg | better |",
-        "|" + "---|" * 12,
-    ]
-    for run in runs:
-        means = {name: np.mean(values) for name, values in run["values"].items()}
-        start = f"| {run['setting']} | {run['seed']} "
-        first = find(runs, STAGE_ONE, run["seed"])
-        if first is None or run is first:
-            lines.append(
-                f"{start}| {means['psnr_rgb']:.3f} | {means['lpips_alex']:.4f} | {means['lpips_vgg']:.4f} "
-                f"| {means['niqe']:.2f} | {means['icoo']:.2f} | | | | | |"
-            )
-            continue
-        before = {name: np.mean(values) for name, values in first["values"].items()}
-        alex, vgg = (means[name] / before[name] - 1 for name in judge.LPIPS)
-        exact, near, _ = (run["shares"][name] / white[name] for name in judge.SHARES)
-        lines.append(
-            f"{start}| {means['psnr_rgb'] - before['psnr_rgb']:+.3f} | {alex:+.1%} | {vgg:+.1%} "
-            f"| {means['niqe'] - before['niqe']:+.2f} | {means['icoo'] - before['icoo']:+.2f} "
-            f"| {exact:.1f}, {near:.1f}, {judge.lattice_excess(run['shares'], white):.1f} "
-            f"{against_grain(run, find(runs, PLAIN, run['seed']), white)}|"
-        )
-    return LEGEND.format(*white.values()) + "\n".join(lines) + "\n"
-
-
-def against_grain(run: dict[str, Any], plain: dict[str, Any] | None, white: dict[str, float]) -> str:
-    """Writes the last four cells of a row; empty without a control."""
-    if plain is None or "control" not in run:
-        return "| | | | "
-    gains = [judge.difference(run["values"], run["control"]["values"], name) for name in judge.LPIPS]
-    cells = [f"{mean:+.4f} ± {error:.4f}" for mean, error in gains]
-    reasons = "; ".join(judge.verdict(run, plain, white)) or "yes"
-    grain = f"{run['control']['strength']:.3f} on {run['control']['base']}"
-    return f"| {grain} | {cells[0]} | {cells[1]} | {reasons} "
+def rounded(values: Any) -> Any:
+    """Rounds all floats of nested dictionaries and lists to 6 significant digits."""
+    if isinstance(values, dict):
+        return {key: rounded(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [rounded(value) for value in values]
+    return float(f"{values:.6g}") if isinstance(values, float) else values
 
 
 if __name__ == "__main__":

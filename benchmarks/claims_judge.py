@@ -18,7 +18,8 @@ LPIPS = ("lpips_alex", "lpips_vgg")
 # Name -> (period, margin in bins): the exact frequencies of a lattice of 4 pixels, and those of 8 pixels with
 # 3x3 and 9x9 bins, which also see a lattice whose strength varies over the picture.
 SHARES = {"period 4": (4, 0), "period 8, 3x3": (8, 1), "period 8, 9x9": (8, 4)}
-NO_LATTICE = 1.5  # times white noise's share, at most; grain between 0.25 and 0.5 has up to 1.2
+NO_LATTICE = 1.5  # `lattice_excess` at most; grain has 1.0 to 1.3
+BANDS = ((0, 0.125), (0.125, 0.25), (0.25, 0.5))  # the LR images have the frequencies below 0.125
 GRAIN_BAND = (0.25, 0.5)
 LOCAL_SIGMA = 4.0  # pixels, of the Gaussian that averages HR's local power
 
@@ -68,6 +69,23 @@ def lattice_excess(shares: Mapping[str, float], white_noise: Mapping[str, float]
     inside = shares[inner] / white_noise[inner]
     outside = (shares[outer] - shares[inner]) / (white_noise[outer] - white_noise[inner])
     return inside / outside
+
+
+def restored(change: np.ndarray, missing: np.ndarray) -> dict[str, list[float]]:
+    """Tells how much of a change is detail that HR has: for each of `BANDS`, two numbers.
+
+    They are the power of the change relative to that of the missing detail HR - SR, and the cosine of both:
+    1 for true detail, 0 for detail that has nothing to do with HR, as grain.
+    """
+    spectra = [np.fft.fft2(each.astype(np.float64), axes=(1, 2)) for each in (change, missing)]
+    radius = np.hypot(np.fft.fftfreq(change.shape[1])[:, None], np.fft.fftfreq(change.shape[2]))
+    found = {}
+    for low, high in BANDS:
+        of, to = (each[:, (radius > low) & (radius <= high)] for each in spectra)
+        power, whole = (float(np.sum(np.abs(each) ** 2)) for each in (of, to))
+        product = float(np.sum(of * to.conj()).real)
+        found[f"{low:g} to {high:g}"] = [power / whole, product / np.sqrt(power * whole) if power else 0.0]
+    return found
 
 
 def filtered(planes: np.ndarray, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -136,9 +154,8 @@ def verdict(run: Mapping[str, Any], plain: Mapping[str, Any], white_noise: Mappi
         mean, error = difference(run["values"], plain["values"], metric)
         if mean > -2 * error:
             reasons.append(f"{metric} does not fall")
-    for name in ("period 4", "period 8, 3x3"):
-        if run["shares"][name] > NO_LATTICE * white_noise[name]:
-            reasons.append(f"lattice ({name})")
+    if lattice_excess(run["shares"], white_noise) > NO_LATTICE:
+        reasons.append("lattice")
     against = [difference(run["values"], run["control"]["values"], metric) for metric in LPIPS]
     lower = any(mean < -2 * error for mean, error in against)
     higher = any(mean > error for mean, error in against)

@@ -1,11 +1,12 @@
 """Measurements on GPUs: loss, training step, several cards, repeatability, validation.
 
-    python benchmarks/gpu.py [--parts loss steps cards repeat validation] [--out results/benchmarks/gpu.json]
+    python benchmarks/gpu.py [--parts loss steps cards repeat validation] [--only NAME ...]
     python benchmarks/gpu.py --tiny          # small sizes on a CPU, to check that it runs
 
 Takes about ten minutes. Also needs torch; a torch without GPU support is skipped, and the JSON says so. Each
 part runs in separate processes, since JAX and PyTorch do not share a GPU's memory. The JSON is written after
-each part, so that nothing is lost if one fails. The last lines compare with goals.
+each part, so that nothing is lost if one fails; parts that an earlier call measured stay. The last lines
+compare with goals.
 """
 
 import argparse
@@ -48,16 +49,20 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--parts", nargs="+", choices=list(PARTS)[1:], default=list(PARTS)[1:])
+    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help='such as "step_jax row6"')
     parser.add_argument("--tiny", action="store_true", help="small sizes and few rounds")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "benchmarks" / "gpu.json")
     options = parser.parse_args()
-    record: dict[str, Any] = {"tiny": options.tiny, "parts": {}}
+    earlier = json.loads(options.out.read_text()) if options.out.exists() else {}
+    record: dict[str, Any] = {"tiny": options.tiny, "parts": earlier.get("parts", {})}
     with tempfile.TemporaryDirectory() as folder:
         for part in ("environment", *options.parts):
             for function, argument, variables in PARTS[part]:
                 if options.tiny and argument == "small":
                     continue
                 name = " ".join(filter(None, (function, argument, *variables.values())))
+                if not name.startswith(("environment", *options.only)):
+                    continue
                 print(f"{name} ...", file=sys.stderr, flush=True)
                 record["parts"][name] = in_own_process(function, argument, variables, options.tiny, folder)
                 options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def main() -> None:
 
     overrides = {"data.root": options.train}
     workdir, config, _ = train_row(TABLE1[0], 0, Settings("mini", overrides, RUNS, []))
-    sr, hr = centres(workdir, config)
+    sr, hr = centres(workdir, config, config.data.crop_size)
     perceptual = row_config(TABLE1[2], 0, Settings("mini", overrides, RUNS, []))
     losses = {"L1": loss_of("l1", config), "perceptual": loss_of("perceptual", perceptual)}
     for setting in GRID:
@@ -69,7 +69,7 @@ def main() -> None:
     for number in options.trained:
         settings = Settings("mini", overrides | GRID[number], RUNS, [])
         workdir, config, _ = train_row(TABLE1[1], 0, settings)
-        sr, _ = centres(workdir, config)
+        sr, _ = centres(workdir, config, config.data.crop_size)
         of_setting = {"network": describe(GRID[number]), "lattice": lattice_shares(sr - first)["period 4"]}
         errors.append(of_setting | error_of(sr, hr))
     (RESULTS / "errors.json").write_text(json.dumps({"bands": BANDS, "rows": errors}, indent=1) + "\n")
@@ -77,14 +77,14 @@ def main() -> None:
     print(table_of_errors(errors), end="")
 
 
-def centres(workdir: Path, config: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Returns SR and HR [N,S,S,3] in [0,1] of the centre of each held-out image, S = data.crop_size."""
+def centres(workdir: Path, config: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns SR and HR [N,S,S,3] in [0,1] of the centre of each held-out image, S = `size`."""
     from decloss_jax.models import build_model
     from decloss_jax.workdir.checkpoint import load_checkpoint
 
     _, params, _ = load_checkpoint(workdir)
     scale = config.model.scale
-    side = config.data.crop_size // scale
+    side = size // scale
     lows, hrs = [], []
     for pair in build_source(config.data, scale=scale, split="validation"):
         low, hr = pair.load(scale)

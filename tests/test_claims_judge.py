@@ -1,4 +1,4 @@
-"""benchmarks/claims.py: its judges (lattices, grain of a given cost, what counts as better) and its table."""
+"""benchmarks/claims.py: its judges (lattices, grain of a given cost, what counts as better), table, forms."""
 
 import sys
 
@@ -7,8 +7,13 @@ import pytest
 from command_line import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-import claims
+import claims_forms
 import claims_judge as judge
+import claims_table
+
+from decloss_jax.losses import decloss
+from decloss_jax.ops import fourier
+from decloss_jax.ops.patches import extract_patches
 
 SIDE = 48
 
@@ -71,7 +76,7 @@ def test_only_a_run_without_lattice_that_beats_grain_counts_as_better():
     first = {"values": {"lpips_alex": [0.4] * 24, "lpips_vgg": [0.3] * 24}}
 
     def run(alex: float, vgg: float, control: tuple[float, float], lattice: float = 1.0) -> dict:
-        shares = {name: lattice * share for name, share in white.items()}
+        shares = white | {"period 8, 3x3": lattice * white["period 8, 3x3"]}
         return {"values": values(alex, vgg), "shares": shares, "control": {"values": values(*control)}}
 
     better = run(0.35, 0.28, (0.36, 0.28))
@@ -81,26 +86,63 @@ def test_only_a_run_without_lattice_that_beats_grain_counts_as_better():
     assert judge.verdict(run(0.35, 0.28, (0.35, 0.28)), first, white) == ["grain does as well"]
     assert judge.verdict(run(0.35, 0.28, (0.34, 0.29)), first, white) == ["grain does as well"]
     lattice = judge.verdict(run(0.35, 0.28, (0.4, 0.4), lattice=2.0), first, white)
-    assert lattice == ["lattice (period 4)", "lattice (period 8, 3x3)"]
+    assert lattice == ["lattice"]
 
 
-def test_table_has_changes_from_stage_1_of_the_same_seed():
+def test_restored_tells_true_detail_from_noise():
+    missing, noise = np.random.default_rng(0).standard_normal((2, 20, SIDE, SIDE, 3))
+    for power, cosine in judge.restored(0.3 * missing, missing).values():
+        assert (power, cosine) == pytest.approx((0.09, 1))
+    for power, cosine in judge.restored(noise, missing).values():
+        assert (power, cosine) == pytest.approx((1, 0), abs=0.1)
+
+
+def test_table_has_means_over_seeds_of_changes_from_the_base():
     def run(name: str, seed: int, psnr: float, lpips: float) -> dict:
-        values = {
-            "psnr_rgb": [psnr] * 2,
-            "lpips_alex": [lpips] * 2,
-            "lpips_vgg": [lpips] * 2,
-            "niqe": [5.0] * 2,
-        }
+        values = {metric: [lpips] * 2 for metric in judge.LPIPS} | {"psnr_rgb": [psnr] * 2, "niqe": [5.0] * 2}
         values["icoo"] = 20.0
-        white = judge.white_noise_shares(claims.SIDE)
-        control = {"base": "L1 alone", "strength": 0.1, "values": values}
-        return {"setting": name, "seed": seed, "values": values, "shares": white, "control": control}
+        control = {"strength": 0.1, "values": values}
+        shares = claims_table.WHITE
+        return {"setting": name, "seed": seed, "values": values, "shares": shares, "control": control}
 
-    runs = [run("stage 1", 0, 20.0, 0.5), run("stage 1", 1, 30.0, 0.8), run("L1 alone", 1, 30.0, 0.8)]
-    runs.append(run("notched, luma, 5e-5", 1, 29.0, 0.6))
-    row = claims.table(runs, judge.white_noise_shares(claims.SIDE)).splitlines()[-1]
+    runs = [run("L1 alone", seed, 30.0 + seed, 0.8) for seed in (0, 1)]
+    runs += [run("notched, luma, sharp, 5e-5", seed, 29.0 + 2 * seed, 0.6) for seed in (0, 1, 2)]
+    row = claims_table.changes("notched, luma, sharp, 5e-5", runs)
     assert row.startswith(
-        "| notched, luma, 5e-5 | 1 | -1.000 | -25.0% | -25.0% | +0.00 | +0.00 | 1.0, 1.0, 1.0 |"
+        "| notched, luma, sharp, 5e-5 | 2 | -0.500 ± 0.707 | -25.0% ± 0.0% | -25.0% ± 0.0% "
+        "| +0.00 ± 0.00 | +0.00 ± 0.00 | 1.0, 1.0, 1.0 |"
     )
-    assert row.endswith("| 0.100 on L1 alone | +0.0000 ± 0.0000 | +0.0000 ± 0.0000 | grain does as well |")
+    assert row.endswith(
+        "| 0.100 ± 0.000 | +0.0000 ± 0.0000 | +0.0000 ± 0.0000 | 0 of 2 (grain does as well) |"
+    )
+    assert row in claims_table.table(runs)
+
+
+def test_whitened_kernels_and_vectors_with_a_constant(monkeypatch):
+    monkeypatch.setattr(fourier, "KERNELS", dict(fourier.KERNELS))
+    monkeypatch.setattr(decloss, "COLORS", dict(decloss.COLORS))
+    monkeypatch.setattr(claims_forms, "KERNELS", fourier.KERNELS)
+    monkeypatch.setattr(claims_forms, "COLORS", decloss.COLORS)
+    rng = np.random.default_rng(0)
+    radius = np.hypot(np.fft.fftfreq(96)[:, None], np.fft.rfftfreq(96))
+    spectrum = np.fft.rfft2(rng.standard_normal((400, 96, 96))) / (radius + 0.01)
+    photographs = 0.5 + 0.02 * np.fft.irfft2(spectrum, s=(96, 96))
+    claims_forms.register(photographs)
+
+    def enhanced(kernel: str, images: np.ndarray) -> np.ndarray:
+        return np.asarray(fourier.enhance_detail(images, alpha=1.0, mu=0.2 * 96, kernel=kernel), np.float64)
+
+    grey = photographs[..., None].astype(np.float32)
+    white = np.abs(np.fft.rfft2(enhanced("whitened", grey)[..., 0])) ** 2
+    low, high = white[:, (radius > 0.05) & (radius < 0.2)], white[:, (radius > 0.3) & (radius < 0.5)]
+    assert low.mean() == pytest.approx(high.mean(), rel=0.05)
+    kernels = ("radial", "whitened", "radial_whitened")
+    strengths = [np.sqrt(np.mean(enhanced(kernel, grey) ** 2)) for kernel in kernels]
+    assert strengths == pytest.approx([strengths[0]] * 3, rel=0.15)
+
+    images = decloss.COLORS["luma_and_constant"](grey.repeat(3, axis=-1))
+    constant = enhanced("radial_and_mean", images)[..., 1]
+    patches = np.asarray(extract_patches(np.sqrt(3) * enhanced("radial", grey), 8))
+    rms_length = np.sqrt(np.mean(np.sum(patches**2, axis=1)))
+    np.testing.assert_allclose(8 * constant, 0.5 * rms_length, rtol=0.02)
+    assert np.abs(np.mean(images[..., 0], axis=(1, 2))).max() < 1e-6

@@ -186,8 +186,7 @@ def train_row(row: PaperRow, seed: int, settings: Settings) -> tuple[Path, Confi
     losses = "-".join(stage_losses(config, "finetune"))
     workdir = settings.runs / f"{config.model.name}-{losses}-seed{seed}-{config_hash(config)}"
     adopt_stage_one(first_workdir, workdir, first.pretrain.steps)
-    console.say(f"{row.name}, seed {seed}: stage 2 in {workdir}")
-    loop.run(config, workdir)
+    train_missing(config, workdir, f"{row.name}, seed {seed}: stage 2")
     return workdir, config, config_hash(first)
 
 
@@ -202,9 +201,17 @@ def train_stage_one(row: PaperRow, config: ConfigDict, settings: Settings) -> tu
     )
     first = stage_one_config(config)
     workdir = settings.runs / f"{config.model.name}-stage1-seed{config.seed}-{config_hash(first)}"
-    console.say(f"{row.name}, seed {config.seed}: stage 1 in {workdir}")
-    loop.run(first, workdir)
+    train_missing(first, workdir, f"{row.name}, seed {config.seed}: stage 1")
     return workdir, first
+
+
+def train_missing(config: ConfigDict, workdir: Path, name: str) -> None:
+    """Trains a run to its end; does not open a complete one, so that several calls can use it at once."""
+    stage = "finetune" if config.finetune.steps else "pretrain"
+    last = config.pretrain.steps + config.finetune.steps
+    if not (workdir / "checkpoints" / stage / str(last)).exists():
+        console.say(f"{name} in {workdir}")
+        loop.run(config, workdir)
 
 
 def needs_ranker(config: ConfigDict) -> bool:
@@ -225,8 +232,7 @@ def train_ranker(seed: int, settings: Settings) -> Path:
     config = row_config(RANKER_ROW, seed, settings)
     config.ranker.networks = ",".join(map(str, networks))
     workdir = settings.runs / f"{RANKER}-seed{seed}-{config_hash(config)}"
-    console.say(f"{RANKER_ROW.name}, seed {seed}: in {workdir}")
-    loop.run(config, workdir)
+    train_missing(config, workdir, f"{RANKER_ROW.name}, seed {seed}")
     return workdir
 
 
