@@ -18,6 +18,8 @@ own stage 1, with the standard deviation over seeds.
 - lattice: the share of the power of the change from stage 1 at (k/4, l/4) cycles per pixel, and at most 1 bin
   from (k/8, l/8), divided by white noise's; and the power per bin there, divided by that 2 to 4 bins away (1
   for any smooth spectrum).
+- restores: the cosine of the change from stage 1 with the detail that stage 1 lacks (HR - SR), from 0.125 to
+  0.25 and from 0.25 to 0.5 cycles per pixel: 1 for true detail, 0 for grain (seeds measured on a CPU).
 - grain: the pictures of the base with grey noise between 0.25 and 0.5 cycles per pixel, whose strength
   relative to HR's local strength in that band (this number) makes it cost as much PSNR. "less grain" is the
   run's value less the grain's, with the standard error over all photographs and seeds.
@@ -26,6 +28,7 @@ own stage 1, with the standard deviation over seeds.
   (`claims_judge.verdict`). Else the reasons.
 """
 COLUMNS = ("PSNR dB", "LPIPS-alex", "LPIPS-vgg", "NIQE", "ICOO dB")
+LESS_GRAIN = ("less grain: alex", "less grain: vgg")
 ABSOLUTE = ("psnr_rgb", "lpips_alex", "lpips_vgg", "niqe", "icoo")
 
 
@@ -54,7 +57,7 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
             rows = [changes(name, runs) for name in settings if settings[name].base == base]
             if any(rows):
                 lines += ["", f"## {hypothesis.capitalize()}: against {base}", ""]
-                lines += header(*COLUMNS, "lattice", "grain", "less grain: alex", "less grain: vgg", "better")
+                lines += header(*COLUMNS, "lattice", "restores", "grain", *LESS_GRAIN, "better")
                 lines += [row for row in rows if row]
     return "\n".join(lines) + "\n" + test_table(runs)
 
@@ -92,6 +95,7 @@ def changes(name: str, runs: Sequence[dict[str, Any]]) -> str:
             for metric in ("niqe", "icoo")
         ),
         lattice([run["shares"] for run, _ in pairs]),
+        restores([run["restores"] for run, _ in pairs if "restores" in run]),
         *against_grain(pairs),
     ]
     return f"| {name} | {len(pairs)} | {' | '.join(cells)} |"
@@ -109,6 +113,12 @@ def lattice(shares: Sequence[dict[str, float]]) -> str:
     """Writes the three measures of lattices, as means over seeds."""
     exact, near, _ = (np.mean([each[name] for each in shares]) / WHITE[name] for name in judge.SHARES)
     return f"{exact:.1f}, {near:.1f}, {np.mean([judge.lattice_excess(each, WHITE) for each in shares]):.1f}"
+
+
+def restores(found: Sequence[dict[str, list[float]]]) -> str:
+    """Writes the cosines of the upper bands, as means over seeds; empty without any."""
+    cosines = [[each[f"{low:g} to {high:g}"][1] for each in found] for low, high in judge.BANDS[1:]]
+    return ", ".join(f"{np.mean(values):+.2f}" for values in cosines) if found else ""
 
 
 def against_grain(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:

@@ -3,7 +3,8 @@
     python benchmarks/mini_analyse.py --train ../data/BSDS400 [--trained 18 21]
 
 Takes the miniature's stage 1 (seed 0, trained if it is missing) and the centres of its held-out photographs.
-For L1, the perceptual loss and DECLoss in each setting of mini_choose.py's grid, it measures
+For L1, the perceptual loss and DECLoss in each setting of mini_choose.py's grid, and in the forms that only
+claims.py tries, it measures
 
 - the value at SR and at SR = HR;
 - for the gradient with respect to SR: its rms relative to L1's, and the fractions of its power in colour
@@ -19,12 +20,17 @@ has a period of 2 or 4 pixels along both axes. Writes errors.json and errors.md.
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import claims_forms
 import numpy as np
 from claims_judge import lattice_shares
+from claims_settings import SETTINGS
 from mini_choose import GRID, RESULTS, RUNS, describe
 
 from decloss_jax.commands import program
@@ -35,6 +41,13 @@ from decloss_jax.reproduction.paper import TABLE1
 from decloss_jax.reproduction.runs import Settings, row_config, train_row
 from decloss_jax.workdir.journal import versions
 
+# Settings of claims.py whose forms are not in the grid.
+FORMS = (
+    "notched, luma, sharp, 5e-5",
+    "whitened, luma, sharp, 5e-5",
+    "whitened, luma, 1e-3",
+    "constant, 1e-3",
+)
 # Radial, in cycles per HR pixel; the LR images have the frequencies below 1/8.
 BANDS = ((0, 0.125), (0.125, 0.25), (0.25, 0.375), (0.375, 0.5), (0.5, 0.71))
 
@@ -51,7 +64,8 @@ def main() -> None:
     sr, hr = centres(workdir, config, config.data.crop_size)
     perceptual = row_config(TABLE1[2], 0, Settings("mini", overrides, RUNS, []))
     losses = {"L1": loss_of("l1", config), "perceptual": loss_of("perceptual", perceptual)}
-    for setting in GRID:
+    claims_forms.register(claims_forms.read_crops(config.data))
+    for setting in (*GRID, *(SETTINGS[name].fields for name in FORMS)):
         changes = {name: value for name, value in setting.items() if name.startswith("decloss.")}
         name = "DECLoss, " + describe(changes)
         if name not in losses:
@@ -64,9 +78,14 @@ def main() -> None:
     (RESULTS / "gradients.md").write_text(table(rows))
     print(table(rows), end="")
 
-    first = sr
-    errors = [{"network": "stage 1"} | error_of(sr, hr)]
-    for number in options.trained:
+    if options.trained:
+        measure_errors(options.trained, overrides, sr, hr)
+
+
+def measure_errors(numbers: list[int], overrides: dict[str, Any], first: np.ndarray, hr: np.ndarray) -> None:
+    """Measures stage 1 and networks trained with settings of the grid; writes errors.json and errors.md."""
+    errors = [{"network": "stage 1"} | error_of(first, hr)]
+    for number in numbers:
         settings = Settings("mini", overrides | GRID[number], RUNS, [])
         workdir, config, _ = train_row(TABLE1[1], 0, settings)
         sr, _ = centres(workdir, config, config.data.crop_size)
