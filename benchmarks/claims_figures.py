@@ -59,7 +59,7 @@ def draw_grain(runs: Sequence[dict[str, Any]]) -> None:
         curve = sorted(point for point in grain if point[0] <= LARGEST_COST)
         axis.plot(*zip(*curve, strict=True), ".", color="grey", label="grain", markersize=3, zorder=0)
         axis.axhline(0, color="black", linewidth=0.5)
-        axis.set(xlabel="cost in PSNR, dB", ylabel=f"change of {metric}, %")
+        axis.set(xlabel="cost in PSNR, dB", ylabel=f"change of {metric.replace('lpips_', 'LPIPS-')}, %")
     axes[0].legend()
     figure.savefig(RESULTS / "claims" / "grain.png", dpi=120)
 
