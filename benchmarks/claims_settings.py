@@ -75,20 +75,18 @@ BASES = {
 HYPOTHESES: dict[str, dict[str, Setting]] = {
     "grain": {f"grain {strength}": Setting({}, L1, grain=strength) for strength in (0.05, 0.1, 0.2, 0.3)},
     "form": {
-        f"{kernel}, {color}, sharp, {weight:.0e}".replace("e-0", "e-"): form(kernel, color, weight)
+        f"{kernel}, {color}, sharp, {weight}": form(kernel, color, float(weight))
         for kernel in ("radial", "notched")
         for color in ("RGB", "luma")
-        for weight in (3e-5, 5e-5, 1e-4, 2e-4)
+        for weight in ("3e-5", "5e-5", "1e-4", "2e-4")
     },
     "lattice": {
-        f"{kernel}, {color}, sharp, {weight:.0e}, phase".replace("e-0", "e-"): form(
-            kernel, color, weight, PHASES, **WITH_PHASE
-        )
+        f"{kernel}, {color}, sharp, {weight}, phase": form(kernel, color, float(weight), PHASES, **WITH_PHASE)
         for kernel, color, weight in (
-            ("radial", "RGB", 5e-5),
-            ("radial", "luma", 5e-5),
-            ("radial", "luma", 1e-4),
-            ("notched", "luma", 5e-5),
+            ("radial", "RGB", "5e-5"),
+            ("radial", "luma", "5e-5"),
+            ("radial", "luma", "1e-4"),
+            ("notched", "luma", "5e-5"),
         )
     },
     "whitening": {
@@ -97,8 +95,8 @@ HYPOTHESES: dict[str, dict[str, Setting]] = {
         for name, weight, sharp in (("sharp, 5e-5", 5e-5, True), ("1e-3", 1e-3, False))
     },
     "strength": {
-        f"constant, {name}": form("constant", "and constant", weight, sharp=False)
-        for name, weight in (("1e-3", 1e-3), ("1e-2", 1e-2))
+        f"constant, {name}": form("constant", "and constant", float(name), sharp=False)
+        for name in ("1e-3", "1e-2")
     },
     "balance": {
         f"VGG, {name}, {weight:g}": form(kernel, color, weight, PERCEPTUAL, sharp=sharp, row=5)
@@ -109,8 +107,8 @@ HYPOTHESES: dict[str, dict[str, Setting]] = {
         for weight in (0.2, 2.0, 10.0)
     },
     "reduction": {
-        f"printed, {name}": form("printed", "RGB", weight, sharp=False)
-        for name, weight in (("3e-5", 3e-5), ("1e-3", 1e-3), ("4e-3", 4e-3), ("8e-3", 8e-3), ("2e-2", 1.7e-2))
+        f"printed, {name}": form("printed", "RGB", float(name), sharp=False)
+        for name in ("3e-5", "1e-3", "4e-3", "8e-3", "1.7e-2")
     },
     "longer": {
         "notched, luma, sharp, 3e-5, 1,000 steps": form("notched", "luma", 3e-5, LONG_L1, **LONG),
