@@ -1,12 +1,11 @@
 """Measurements on GPUs: loss, training step, several cards, repeatability, validation.
 
-    python benchmarks/gpu.py [--parts loss steps cards repeat validation] [--only NAME ...]
+    python benchmarks/gpu.py [--only loss "step_jax row6" cards repeat validation]
     python benchmarks/gpu.py --tiny          # small sizes on a CPU, to check that it runs
 
 Takes about ten minutes. Also needs torch; a torch without GPU support is skipped, and the JSON says so. Each
 part runs in separate processes, since JAX and PyTorch do not share a GPU's memory. The JSON is written after
-each part, so that nothing is lost if one fails; parts that an earlier call measured stay. The last lines
-compare with goals.
+each part, so that nothing is lost if one fails. The last lines compare with goals.
 """
 
 import argparse
@@ -20,27 +19,28 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PARTS = {
-    # part: (names of gpu_parts.py's functions with their argument, further environment variables)
-    "environment": [("environment", "", {})],
-    "loss": [
+# Names of gpu_parts.py's functions with their argument, and further environment variables. The references of
+# the loss come first, because the other forms read them.
+PARTS: list[tuple[str, str, dict[str, str]]] = [
+    ("environment", "", {}),
+    *(
         (function, size, {})
         for size in ("small", "paper")
         for function in ("loss_reference", "loss_jax", "loss_torch")
-    ],
-    "steps": [
+    ),
+    *(
         (function, row, {})
         for row in ("row1", "row3", "row6", "row7", "rrdb")
         for function in ("step_jax", "step_torch")
-    ],
-    "cards": [("cards", count, {}) for count in ("1", "2", "4")],
-    "repeat": [
+    ),
+    *(("cards", count, {}) for count in ("1", "2", "4")),
+    *(
         ("repeat", turn, {"DECLOSS_DETERMINISTIC": deterministic})
         for deterministic in ("0", "1")
         for turn in ("first", "second")
-    ],
-    "validation": [("validation", "", {})],
-}
+    ),
+    ("validation", "", {}),
+]
 SHARE_PRINTED = 9.50 / 8.94 - 1  # printed GPU hours of rows 6 and 3 (Table 1)
 
 
@@ -48,25 +48,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--parts", nargs="+", choices=list(PARTS)[1:], default=list(PARTS)[1:])
-    parser.add_argument("--only", nargs="+", default=[""], metavar="NAME", help='such as "step_jax row6"')
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="NAME", help="parts, by their first letters"
+    )
     parser.add_argument("--tiny", action="store_true", help="small sizes and few rounds")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "results" / "benchmarks" / "gpu.json")
     options = parser.parse_args()
-    earlier = json.loads(options.out.read_text()) if options.out.exists() else {}
-    record: dict[str, Any] = {"tiny": options.tiny, "parts": earlier.get("parts", {})}
+    record: dict[str, Any] = {"tiny": options.tiny, "parts": {}}
     with tempfile.TemporaryDirectory() as folder:
-        for part in ("environment", *options.parts):
-            for function, argument, variables in PARTS[part]:
-                if options.tiny and argument == "small":
-                    continue
-                name = " ".join(filter(None, (function, argument, *variables.values())))
-                if not name.startswith(("environment", *options.only)):
-                    continue
-                print(f"{name} ...", file=sys.stderr, flush=True)
-                record["parts"][name] = in_own_process(function, argument, variables, options.tiny, folder)
-                options.out.parent.mkdir(parents=True, exist_ok=True)
-                options.out.write_text(json.dumps(record, indent=1) + "\n")
+        for function, argument, variables in PARTS:
+            name = " ".join(filter(None, (function, argument, *variables.values())))
+            left_out = options.tiny and argument == "small"
+            if left_out or not name.startswith(("environment", *options.only)):
+                continue
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            record["parts"][name] = in_own_process(function, argument, variables, options.tiny, folder)
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(record, indent=1) + "\n")
     for line in report(record["parts"]):
         print(line)
     return 1 if any("failed" in result for result in record["parts"].values()) else 0

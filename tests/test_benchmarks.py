@@ -11,7 +11,7 @@ def test_gpu_benchmark_runs_on_a_cpu(tmp_path):
     command = [
         "benchmarks/gpu.py",
         "--tiny",
-        "--parts",
+        "--only",
         "loss",
         "validation",
         "--out",
