@@ -91,7 +91,12 @@ class Bench:
         setting = SETTINGS[name]
         if setting.grain:
             sr, hr = self.pictures(setting.base, seed)
-            return sr + setting.grain * judge.grain_of(hr, seed=0), hr
+            grain = (
+                judge.grain_of(sr, seed=0, measured=judge.SR_BAND)
+                if setting.blind
+                else judge.grain_of(hr, seed=0)
+            )
+            return sr + setting.grain * grain, hr
         workdir, config = self.train(name, seed)
         sr, hr = centres(workdir, config, SIDE)
         return sr[:PHOTOGRAPHS], hr[:PHOTOGRAPHS]
@@ -107,9 +112,9 @@ class Bench:
         run: dict[str, Any] = {"setting": name, "seed": seed, "fields": dict(SETTINGS[name].fields)}
         run["values"] = self.values(name, seed)
         if base:
-            change, missing = (each - self.pictures(first, seed)[0] for each in (sr, hr))
-            run["shares"] = judge.lattice_shares(change)
-            run["restores"] = judge.restored(change, missing)
+            run["shares"] = judge.lattice_shares(sr - self.pictures(first, seed)[0])
+            before = self.pictures(base, seed)[0]
+            run["restores"] = judge.restored(sr - before, hr - before)
         if base and base != first and not SETTINGS[name].grain:
             cost = -judge.difference(run["values"], self.values(base, seed), "psnr_rgb")[0]
             strength, pictures = judge.grain_control(self.pictures(base, seed)[0], hr, cost=cost, seed=0)

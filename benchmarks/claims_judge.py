@@ -21,6 +21,7 @@ SHARES = {"period 4": (4, 0), "period 8, 3x3": (8, 1), "period 8, 9x9": (8, 4)}
 NO_LATTICE = 1.5  # `lattice_excess` at most; grain has 1.0 to 1.3
 BANDS = ((0, 0.125), (0.125, 0.25), (0.25, 0.5))  # the LR images have the frequencies below 0.125
 GRAIN_BAND = (0.25, 0.5)
+SR_BAND = (0.125, 0.25)  # where SR still has the texture that it lacks in `GRAIN_BAND`
 LOCAL_SIGMA = 4.0  # pixels, of the Gaussian that averages HR's local power
 
 
@@ -95,21 +96,27 @@ def filtered(planes: np.ndarray, gain: Callable[[np.ndarray], np.ndarray]) -> np
     return np.fft.ifft2(np.fft.fft2(planes) * gain(radius)).real
 
 
-def grain_of(hr: np.ndarray, *, seed: int) -> np.ndarray:
-    """Makes grey noise of `GRAIN_BAND` whose local strength is HR's in that band: [N,H,W,1].
+def grain_of(reference: np.ndarray, *, seed: int, measured: tuple[float, float] = GRAIN_BAND) -> np.ndarray:
+    """Makes grey noise of `GRAIN_BAND` whose local strength is that of a reference: [N,H,W,1].
 
-    It knows where HR has texture, and nothing of the texture itself.
+    It knows where the reference has texture, and nothing of the texture itself.
+
+    Args:
+        reference: HR; or SR, for grain that does not know HR.
+        seed: of the noise.
+        measured: the band in which the reference's strength is measured.
     """
 
-    def band(radius: np.ndarray) -> np.ndarray:
-        return (radius >= GRAIN_BAND[0]) & (radius <= GRAIN_BAND[1])
+    def within(low: float, high: float) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda radius: (radius >= low) & (radius <= high)
 
     def blur(radius: np.ndarray) -> np.ndarray:
         return np.exp(-2 * (np.pi * LOCAL_SIGMA * radius) ** 2)
 
-    luma = hr.astype(np.float64).mean(axis=-1)
-    power = np.maximum(filtered(filtered(luma, band) ** 2, blur), 0)  # rounding may leave -1e-20
-    noise = filtered(np.random.default_rng(seed).standard_normal(luma.shape), band)
+    luma = reference.astype(np.float64).mean(axis=-1)
+    # Rounding may leave -1e-20.
+    power = np.maximum(filtered(filtered(luma, within(*measured)) ** 2, blur), 0)
+    noise = filtered(np.random.default_rng(seed).standard_normal(luma.shape), within(*GRAIN_BAND))
     return (np.sqrt(power) * noise / noise.std())[..., None]
 
 

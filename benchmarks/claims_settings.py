@@ -16,12 +16,14 @@ class Setting(NamedTuple):
         base: the setting that it is compared with; "" for a stage 1.
         row: index of the row in Table 1 whose config it changes.
         grain: instead of training, grain of this strength is added to the base's pictures.
+        blind: the grain's local strength is measured on the base's pictures, not on HR.
     """
 
     fields: Mapping[str, Any]
     base: str = ""
     row: int = 1
     grain: float = 0.0
+    blind: bool = False
 
 
 WEIGHT, PHASE = "finetune.weights.decloss", "finetune.weights.phase"
@@ -74,6 +76,10 @@ BASES = {
 # Hypothesis -> name -> setting.
 HYPOTHESES: dict[str, dict[str, Setting]] = {
     "grain": {f"grain {strength}": Setting({}, L1, grain=strength) for strength in (0.05, 0.1, 0.2, 0.3)},
+    "blind grain": {
+        f"blind grain {strength}": Setting({}, L1, grain=strength, blind=True)
+        for strength in (0.1, 0.2, 0.4, 0.6)
+    },
     "form": {
         f"{kernel}, {color}, sharp, {weight}": form(kernel, color, float(weight))
         for kernel in ("radial", "notched")

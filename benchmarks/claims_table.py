@@ -18,11 +18,12 @@ own stage 1, with the standard deviation over seeds.
 - lattice: the share of the power of the change from stage 1 at (k/4, l/4) cycles per pixel, and at most 1 bin
   from (k/8, l/8), divided by white noise's; and the power per bin there, divided by that 2 to 4 bins away (1
   for any smooth spectrum).
-- restores: the cosine of the change from stage 1 with the detail that stage 1 lacks (HR - SR), from 0.125 to
-  0.25 and from 0.25 to 0.5 cycles per pixel: 1 for true detail, 0 for grain (seeds measured on a CPU).
+- restores: the cosine of the change with the detail that the base lacks (HR - SR), from 0.125 to 0.25 and
+  from 0.25 to 0.5 cycles per pixel: 1 for true detail, 0 for noise (seeds measured on a CPU).
 - grain: the pictures of the base with grey noise between 0.25 and 0.5 cycles per pixel, whose strength
   relative to HR's local strength in that band (this number) makes it cost as much PSNR. "less grain" is the
-  run's value less the grain's, with the standard error over all photographs and seeds.
+  run's value less the grain's, with the standard error over all photographs and seeds. "blind grain" is
+  scaled by the base's strength between 0.125 and 0.25 cycles per pixel instead, so it does not know HR.
 - better: the seeds in which both LPIPS are lower than the base's; there is no lattice (the third measure is
   at most {judge.NO_LATTICE}); and against the grain one LPIPS is lower and the other not higher
   (`claims_judge.verdict`). Else the reasons.
