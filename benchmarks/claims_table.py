@@ -21,9 +21,9 @@ own stage 1, with the standard deviation over seeds.
 - restores: the cosine of the change with the detail that the base lacks (HR - SR), from 0.125 to 0.25 and
   from 0.25 to 0.5 cycles per pixel: 1 for true detail, 0 for noise (seeds measured on a CPU).
 - grain: the pictures of the base with grey noise between 0.25 and 0.5 cycles per pixel, whose strength
-  relative to HR's local strength in that band (this number, at most 4) makes it cost as much PSNR. "less grain"
-  is the run's value less the grain's, with the standard error over all photographs and seeds. "blind grain" is
-  scaled by the base's strength between 0.125 and 0.25 cycles per pixel instead, so it does not know HR.
+  relative to HR's local strength in that band (this number, at most 4) makes it cost as much PSNR. "less
+  grain" is the run's value less the grain's, with the standard error over all photographs and seeds. "blind
+  grain" is scaled by the base's strength between 0.125 and 0.25 cycles per pixel, so it does not know HR.
 - better: the seeds in which both LPIPS are lower than the base's; there is no lattice (the third measure is
   at most {judge.NO_LATTICE}); and against the grain one LPIPS is lower and the other not higher
   (`claims_judge.verdict`). Else the reasons.
