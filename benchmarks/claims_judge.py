@@ -4,6 +4,7 @@ Pictures are [N,H,W,3] floats in [0,1]. Frequencies are in cycles
 per pixel.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -85,7 +86,8 @@ def restored(change: np.ndarray, missing: np.ndarray) -> dict[str, list[float]]:
         of, to = (each[:, (radius > low) & (radius <= high)] for each in spectra)
         power, whole = (float(np.sum(np.abs(each) ** 2)) for each in (of, to))
         product = float(np.sum(of * to.conj()).real)
-        found[f"{low:g} to {high:g}"] = [power / whole, product / np.sqrt(power * whole) if power else 0.0]
+        cosine = product / math.sqrt(power * whole) if power else 0.0
+        found[f"{low:g} to {high:g}"] = [power / whole, cosine]
     return found
 
 
