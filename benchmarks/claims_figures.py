@@ -24,7 +24,7 @@ from claims_table import difference, find, relative
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 LARGEST_COST = 0.7  # dB
-TABLES = {"Table 1": "table1", "Table 2": "table2", "Figure 6": "figure6"}
+TABLES = {"Table 1": ("table1", "rrdb/table1"), "Table 2": ("table2",), "Figure 6": ("figure6",)}
 STYLES = {
     "grain": {"marker": ".", "markersize": 3, "color": "grey"},
     "blind grain": {"marker": "x", "markersize": 6, "color": "black"},
@@ -79,9 +79,11 @@ def draw_icoo() -> None:
     """Draws ICOO against LPIPS-alex on BSD100, a point for each network, and writes the coefficients."""
     figure, axis = plt.subplots(figsize=(5, 4), layout="constrained")
     record, everything = {}, {}
-    for title, name in TABLES.items():
+    for title, names in TABLES.items():
         rows: dict[str, list[tuple[float, float]]] = {}
-        for row in json.loads((RESULTS / "mini" / f"{name}.json").read_text())["rows"]:
+        found = [row for name in names for row in read_rows(RESULTS / "mini" / f"{name}.json")]
+        # Two rows of Figure 6 are the same config.
+        for row in {each["config_hash"]: each for each in found}.values():
             values = row["datasets"]["BSD100"]
             rows.setdefault(row["row"], []).append((values["icoo"], values["lpips_alex"]))
         axis.plot(*np.concatenate(list(rows.values())).T, "o", label=title, markersize=4)
@@ -93,6 +95,11 @@ def draw_icoo() -> None:
     figure.savefig(RESULTS / "claims" / "icoo.png", dpi=120)
     (RESULTS / "claims" / "icoo.json").write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the rows of a table of `reproduce`, one for each seed."""
+    return json.loads(path.read_text())["rows"]
 
 
 def spearman(rows: dict[str, list[tuple[float, float]]]) -> dict[str, float]:
