@@ -151,8 +151,10 @@ def save(run: dict[str, Any]) -> None:
         others = [each for each in read() if (each["setting"], each["seed"]) != key]
         order = list(SETTINGS)
         runs = sorted([*others, run], key=lambda each: (order.index(each["setting"]), each["seed"]))
-        record = {"common": COMMON, "photographs": PHOTOGRAPHS, "side": SIDE, "runs": runs}
-        files.write_atomically(RESULTS / "claims.json", json.dumps(record, indent=1) + "\n")
+        lines = ",\n".join(json.dumps(each) for each in runs)  # a line for each run
+        head = json.dumps({"common": COMMON, "photographs": PHOTOGRAPHS, "side": SIDE})
+        text = f'{head[:-1]}, "runs": [\n{lines}\n]}}\n'
+        files.write_atomically(RESULTS / "claims.json", text)
         files.write_atomically(RESULTS / "claims.md", table(runs))
     print(f"{run['setting']}, seed {run['seed']}: measured", flush=True)
 
