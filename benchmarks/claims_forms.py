@@ -12,7 +12,7 @@ from jax import Array
 
 from decloss_jax.data.sources import build_source
 from decloss_jax.losses.decloss import COLORS
-from decloss_jax.ops.fourier import KERNELS, radial_kernel
+from decloss_jax.ops.fourier import KERNELS, NOTCH_PERIOD, lattice_bins, radial_kernel
 
 SIDE = 96  # of the crops of the miniature
 MU = 0.2 * SIDE  # bins, of the radial kernel there
@@ -41,7 +41,9 @@ def register(photographs: np.ndarray) -> None:
         gain[0, 0] = 1
         return gain
 
+    notches = lattice_bins(SIDE, SIDE, period=NOTCH_PERIOD, margin=1)[:, : SIDE // 2 + 1]
     KERNELS["whitened"] = whitened(np.ones_like(radial))
+    KERNELS["whitened_notched"] = whitened(np.where(notches, 0.0, 1.0))
     KERNELS["radial_whitened"] = whitened(radial)
     KERNELS["radial_and_mean"] = radial_and_mean
 

@@ -42,6 +42,7 @@ KERNELS = {
     "radial": RADIAL,
     "notched": RADIAL | {"kernel": "radial_notched"},
     "whitened": RADIAL | {"kernel": "whitened"},
+    "whitened notched": RADIAL | {"kernel": "whitened_notched"},
     "radial whitened": RADIAL | {"kernel": "radial_whitened"},
     "constant": RADIAL | {"kernel": "radial_and_mean"},
 }
@@ -99,6 +100,10 @@ HYPOTHESES: dict[str, dict[str, Setting]] = {
         f"{kernel}, luma, {name}": form(kernel, "luma", weight, sharp=sharp)
         for kernel in ("whitened", "radial whitened")
         for name, weight, sharp in (("sharp, 5e-5", 5e-5, True), ("1e-3", 1e-3, False))
+    }
+    | {
+        f"whitened notched, luma, sharp, {weight}": form("whitened notched", "luma", float(weight))
+        for weight in ("5e-5", "1e-4")
     },
     "strength": {
         f"constant, {name}": form("constant", "and constant", float(name), sharp=False)
