@@ -32,7 +32,7 @@ from decloss_jax.host import console
 from decloss_jax.models.ranker import NAME as RANKER
 from decloss_jax.reproduction.paper import PaperRow
 from decloss_jax.training import loop
-from decloss_jax.workdir.checkpoint import STAGES
+from decloss_jax.workdir.checkpoint import STAGES, is_complete
 from decloss_jax.workdir.claim import PATH_FIELDS, REPORTING_FIELDS
 
 # Fields that --set cannot change, and what to do instead.
@@ -209,7 +209,7 @@ def train_missing(config: ConfigDict, workdir: Path, name: str) -> None:
     """Trains a run to its end; does not open a complete one, so that several calls can use it at once."""
     stage = "finetune" if config.finetune.steps else "pretrain"
     last = config.pretrain.steps + config.finetune.steps
-    if not (workdir / "checkpoints" / stage / str(last)).exists():
+    if not is_complete(workdir, stage, last):
         console.say(f"{name} in {workdir}")
         loop.run(config, workdir)
 

@@ -187,6 +187,12 @@ def step_directories(directory: Path) -> list[Path]:
     return sorted((path for path in directory.iterdir() if path.name.isdecimal()), key=lambda p: int(p.name))
 
 
+def is_complete(workdir: str | Path, stage: str, step: int) -> bool:
+    """Tells whether a stage has a sound checkpoint of `step`, its last one, whose evaluation has finished."""
+    path = files.expand(workdir) / "checkpoints" / stage / str(step)
+    return path.is_dir() and find_damage(path) is None and not (path / UNEVALUATED).exists()
+
+
 def trained_stages(workdir: str | Path) -> list[str]:
     """Lists the stages that have checkpoints, in order; empty if there is no run."""
     checkpoints = files.expand(workdir) / "checkpoints"

@@ -91,7 +91,9 @@ def flip_a_bit(directory):
 )
 def test_damaged_steps_are_noticed_and_the_one_before_is_used(tmp_path, damage, report, capsys):
     save_steps(tmp_path, {1: None, 2: None})
+    assert checkpoint.is_complete(tmp_path, "pretrain", 2)
     damage(tmp_path / "checkpoints" / "pretrain" / "2")
+    assert not checkpoint.is_complete(tmp_path, "pretrain", 2)
     _, params, description = load_checkpoint(tmp_path)
     assert description["step"] == 1
     assert report in capsys.readouterr().err
@@ -105,6 +107,17 @@ def test_damaged_steps_are_noticed_and_the_one_before_is_used(tmp_path, damage, 
         assert (tmp_path / "checkpoints" / "set_aside" / "pretrain-2").is_dir()
         saved.save(2, a_state(parallel.data_mesh(), 2), None)  # the disk is writable again
         assert saved.latest_step() == 2
+
+
+def test_a_stage_is_not_complete_before_its_last_evaluation_has_finished(tmp_path):
+    assert not checkpoint.is_complete(tmp_path, "pretrain", 2)
+    with StageCheckpoints(tmp_path, "pretrain", config=CONFIG) as saved:
+        state = a_state(parallel.data_mesh(), 2)
+        saved.save(2, state, None, unevaluated={"loss/total": 1.0})
+        saved.finish()
+        assert not checkpoint.is_complete(tmp_path, "pretrain", 2)
+        saved.save(2, state, {"psnr_y": 30.0}, replacing=True)
+    assert checkpoint.is_complete(tmp_path, "pretrain", 2)
 
 
 def test_load_generator_reads_the_last_stage_or_the_one_asked_for(tmp_path):
