@@ -19,15 +19,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import claims_forms
 import claims_judge as judge
 import jax
 import numpy as np
 from claims_settings import SETTINGS, chain
-from claims_table import PHOTOGRAPHS, SIDE, find, table
+from claims_table import PHOTOGRAPHS, RESULTS, SIDE, find, read, table
 from mini_analyse import centres
 
 from decloss_jax.commands import program
@@ -38,7 +37,6 @@ from decloss_jax.reproduction.paper import SCALE, TABLE1
 from decloss_jax.reproduction.runs import Settings, config_hash, row_config, train_row
 from decloss_jax.workdir.journal import versions
 
-RESULTS = REPOSITORY / "results" / "claims"
 # Validation during training and its pictures take time and change nothing.
 COMMON = {
     "pretrain.steps": 2_000,
@@ -135,12 +133,6 @@ class Bench:
         ordered = [sr / 255 for _, sr in sorted(srs, key=lambda item: item[0])]
         values = judge.measure(ordered, [hr / 255 for hr in hrs])
         return {metric: float(np.mean(value)) for metric, value in values.items()}
-
-
-def read() -> list[dict[str, Any]]:
-    """Returns the runs of earlier calls."""
-    path = RESULTS / "claims.json"
-    return json.loads(path.read_text())["runs"] if path.exists() else []
 
 
 def save(run: dict[str, Any]) -> None:

@@ -20,9 +20,9 @@ from scipy import stats
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from claims_settings import FIRST, HYPOTHESES, chain
-from claims_table import difference, find, relative
+from claims_table import RESULTS, difference, find, read, relative
 
-RESULTS = Path(__file__).resolve().parent.parent / "results"
+MINI = RESULTS.parent / "mini"
 LARGEST_COST = 0.7  # dB
 TABLES = {"Table 1": ("table1", "rrdb/table1"), "Table 2": ("table2",), "Figure 6": ("figure6",)}
 STYLES = {
@@ -33,8 +33,7 @@ RESAMPLES = 10_000
 
 
 def main() -> None:
-    runs = json.loads((RESULTS / "claims" / "claims.json").read_text())["runs"]
-    draw_grain(runs)
+    draw_grain(read())
     draw_icoo()
 
 
@@ -54,7 +53,7 @@ def draw_grain(runs: Sequence[dict[str, Any]]) -> None:
         axis.axhline(0, color="black", linewidth=0.5)
         axis.set(xlabel="cost in PSNR, dB", ylabel=f"change of {metric.replace('lpips_', 'LPIPS-')}, %")
     axes[0].legend(fontsize=8)
-    figure.savefig(RESULTS / "claims" / "grain.png", dpi=120)
+    figure.savefig(RESULTS / "grain.png", dpi=120)
 
 
 def small_runs(
@@ -81,7 +80,7 @@ def draw_icoo() -> None:
     record, everything = {}, {}
     for title, names in TABLES.items():
         rows: dict[str, list[tuple[float, float]]] = {}
-        found = [row for name in names for row in read_rows(RESULTS / "mini" / f"{name}.json")]
+        found = [row for name in names for row in read_rows(MINI / f"{name}.json")]
         # Two rows of Figure 6 are the same config.
         for row in {each["config_hash"]: each for each in found}.values():
             values = row["datasets"]["BSD100"]
@@ -92,8 +91,8 @@ def draw_icoo() -> None:
     record["all"] = spearman(everything)
     axis.set(xlabel="ICOO, dB", ylabel="LPIPS-alex", title=f"Spearman {record['all']['coefficient']:.2f}")
     axis.legend()
-    figure.savefig(RESULTS / "claims" / "icoo.png", dpi=120)
-    (RESULTS / "claims" / "icoo.json").write_text(json.dumps(record, indent=1) + "\n")
+    figure.savefig(RESULTS / "icoo.png", dpi=120)
+    (RESULTS / "icoo.json").write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))
 
 

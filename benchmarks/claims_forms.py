@@ -16,7 +16,6 @@ from decloss_jax.ops.fourier import KERNELS, NOTCH_PERIOD, lattice_bins, radial_
 
 SIDE = 96  # of the crops of the miniature
 MU = 0.2 * SIDE  # bins, of the radial kernel there
-PATCH = 8
 CONSTANT = 0.5  # relative to the rms length of HR's vectors with the radial kernel (0.55 without the mean)
 Kernel = Callable[..., np.ndarray]
 
@@ -47,11 +46,10 @@ def register(photographs: np.ndarray) -> None:
     KERNELS["radial_whitened"] = whitened(radial)
     KERNELS["radial_and_mean"] = radial_and_mean
 
-    # sqrt(3) is what "luma" multiplies by; a mini-patch has 64 pixels, so the constant's part has 8 times
-    # the constant's length.
+    # sqrt(3) is what "luma" multiplies by. The vectors of HR and of the constant have as many pixels, so the
+    # ratio of their lengths is that of the pixels' rms.
     enhanced = np.fft.irfft2(radial * np.fft.rfft2(np.sqrt(3) * photographs), s=(SIDE, SIDE))
-    rms_length = PATCH * np.sqrt(np.mean(enhanced**2))
-    constant = CONSTANT * rms_length / PATCH
+    constant = CONSTANT * np.sqrt(np.mean(enhanced**2))
 
     def luma_and_constant(images: Array) -> Array:
         """Returns luma without its mean, and a second channel that is constant."""

@@ -4,8 +4,7 @@ Pictures are [N,H,W,3] floats in [0,1]. Frequencies are in cycles
 per pixel.
 """
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,15 +79,23 @@ def restored(change: np.ndarray, missing: np.ndarray) -> dict[str, list[float]]:
     1 for true detail, 0 for detail that has nothing to do with HR, as grain.
     """
     spectra = [np.fft.fft2(each.astype(np.float64), axes=(1, 2)) for each in (change, missing)]
-    radius = np.hypot(np.fft.fftfreq(change.shape[1])[:, None], np.fft.fftfreq(change.shape[2]))
     found = {}
-    for low, high in BANDS:
-        of, to = (each[:, (radius > low) & (radius <= high)] for each in spectra)
+    for (low, high), mask in zip(BANDS, band_masks(change.shape[1], BANDS), strict=True):
+        of, to = (each[:, mask] for each in spectra)
         power, whole = (float(np.sum(np.abs(each) ** 2)) for each in (of, to))
-        product = float(np.sum(of * to.conj()).real)
-        cosine = product / math.sqrt(power * whole) if power else 0.0
-        found[f"{low:g} to {high:g}"] = [power / whole, cosine]
+        found[f"{low:g} to {high:g}"] = [power / whole, cosine(of, to) if power else 0.0]
     return found
+
+
+def band_masks(size: int, bands: Sequence[tuple[float, float]]) -> list[np.ndarray]:
+    """Returns [S,S] masks of the DFT's frequencies in each band; a band that starts at 0 lacks the mean."""
+    frequencies = np.fft.fftfreq(size)
+    radius = np.hypot(frequencies[:, None], frequencies)
+    return [(radius > low) & (radius <= high) for low, high in bands]
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.sum(a * b.conj()).real / np.sqrt(np.sum(np.abs(a) ** 2) * np.sum(np.abs(b) ** 2)))
 
 
 def filtered(planes: np.ndarray, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

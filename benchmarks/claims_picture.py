@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import claims_judge as judge
 import numpy as np
-from claims import RESULTS, Bench, read
+from claims import Bench
 from claims_settings import L1
-from claims_table import find
+from claims_table import RESULTS, find, read
 
 from decloss_jax.commands import program
 from decloss_jax.data.photographs import find_photographs

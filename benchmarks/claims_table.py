@@ -1,6 +1,8 @@
 """The table of claims.py: each setting against its base, as means over seeds."""
 
+import json
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import claims_judge as judge
@@ -28,9 +30,17 @@ own stage 1, with the standard deviation over seeds.
   at most {judge.NO_LATTICE}); and against the grain one LPIPS is lower and the other not higher
   (`claims_judge.verdict`). Else the reasons.
 """
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "claims"
 COLUMNS = ("PSNR dB", "LPIPS-alex", "LPIPS-vgg", "NIQE", "ICOO dB")
 LESS_GRAIN = ("less grain: alex", "less grain: vgg")
-ABSOLUTE = ("psnr_rgb", "lpips_alex", "lpips_vgg", "niqe", "icoo")
+# Metric of a column -> format of its values.
+METRICS = {"psnr_rgb": ".3f", "lpips_alex": ".4f", "lpips_vgg": ".4f", "niqe": ".2f", "icoo": ".2f"}
+
+
+def read() -> list[dict[str, Any]]:
+    """Returns the runs of earlier calls of claims.py."""
+    path = RESULTS / "claims.json"
+    return json.loads(path.read_text())["runs"] if path.exists() else []
 
 
 def find(runs: Iterable[dict[str, Any]], name: str, seed: int) -> dict[str, Any] | None:
@@ -40,19 +50,11 @@ def find(runs: Iterable[dict[str, Any]], name: str, seed: int) -> dict[str, Any]
 
 def table(runs: Sequence[dict[str, Any]]) -> str:
     """Writes the runs as Markdown: the bases in absolute values, the others as changes from theirs."""
-    lines = [
-        LEGEND,
-        "## What is compared with",
-        "",
-        *header("PSNR dB", "LPIPS-alex", "LPIPS-vgg", "NIQE", "ICOO dB"),
-    ]
+    lines = [LEGEND, "## What is compared with", "", *header(*COLUMNS)]
     for name in BASES:
-        of_name = [run for run in runs if run["setting"] == name]
-        if of_name:
-            means = [[np.mean(run["values"][metric]) for run in of_name] for metric in ABSOLUTE]
-            digits = (3, 4, 4, 2, 2)
-            cells = [spread(values, f".{d}f") for values, d in zip(means, digits, strict=True)]
-            lines.append(f"| {name} | {len(of_name)} | {' | '.join(cells)} |")
+        measured = [run["values"] for run in runs if run["setting"] == name]
+        if measured:
+            lines.append(f"| {name} | {len(measured)} | {' | '.join(absolute(measured))} |")
     for hypothesis, settings in HYPOTHESES.items():
         for base in dict.fromkeys(each.base for each in settings.values()):
             rows = [changes(name, runs) for name in settings if settings[name].base == base]
@@ -71,6 +73,13 @@ def spread(values: Sequence[float], form: str) -> str:
     """Writes a mean and, of several values, their standard deviation."""
     mean = format(np.mean(values), form)
     return mean if len(values) == 1 else f"{mean} ± {format(np.std(values, ddof=1), form.strip('+'))}"
+
+
+def absolute(measured: Sequence[dict[str, Any]]) -> list[str]:
+    """Writes a cell for each metric, of the means over photographs."""
+    return [
+        spread([float(np.mean(each[metric])) for each in measured], form) for metric, form in METRICS.items()
+    ]
 
 
 def pairs_of(name: str, runs: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -126,18 +135,18 @@ def against_grain(pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> lis
     """Writes the last four cells of a row; empty without controls."""
     if any("control" not in run for run, _ in pairs):
         return [""] * 4
-    gains = []
-    for metric in judge.LPIPS:
-        of_photographs = np.concatenate(
-            [np.subtract(run["values"][metric], run["control"]["values"][metric]) for run, _ in pairs]
-        )
-        error = of_photographs.std(ddof=1) / np.sqrt(len(of_photographs))
-        gains.append(f"{of_photographs.mean():+.4f} ± {error:.4f}")
+    ours, grain = (pooled(each) for each in zip(*((run, run["control"]) for run, _ in pairs), strict=True))
+    gains = ["{:+.4f} ± {:.4f}".format(*judge.difference(ours, grain, metric)) for metric in judge.LPIPS]
     verdicts = [judge.verdict(run, base, WHITE) for run, base in pairs]
     better = sum(not reasons for reasons in verdicts)
     reasons = "; ".join(dict.fromkeys(reason for each in verdicts for reason in each))
     summary = f"{better} of {len(pairs)}" + (f" ({reasons})" if reasons else "")
     return [spread([run["control"]["strength"] for run, _ in pairs], ".3f"), *gains, summary]
+
+
+def pooled(measured: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Returns both LPIPS of all photographs of several runs."""
+    return {metric: np.concatenate([each["values"][metric] for each in measured]) for metric in judge.LPIPS}
 
 
 def test_table(runs: Sequence[dict[str, Any]]) -> str:
@@ -147,10 +156,6 @@ def test_table(runs: Sequence[dict[str, Any]]) -> str:
         measured = [run["test"] for run in runs if run["setting"] == name and "test" in run]
         if not measured:
             continue
-        cells = [
-            spread([each[metric] for each in measured], form)
-            for metric, form in zip(ABSOLUTE, (".3f", ".4f", ".4f", ".2f", ".2f"), strict=True)
-        ]
         both = [pair for pair in pairs_of(name, runs) if all("test" in run for run in pair)]
         falls = [
             spread([relative(run["test"], base["test"], metric) for run, base in both], "+.1%")
@@ -158,7 +163,8 @@ def test_table(runs: Sequence[dict[str, Any]]) -> str:
             else ""
             for metric in judge.LPIPS
         ]
-        lines.append(f"| {name} | {len(measured)} | {' | '.join([*cells, setting.base, *falls])} |")
+        cells = [*absolute(measured), setting.base, *falls]
+        lines.append(f"| {name} | {len(measured)} | {' | '.join(cells)} |")
     if not lines:
         return ""
     columns = header(*COLUMNS, "base", "LPIPS-alex against it", "LPIPS-vgg against it")

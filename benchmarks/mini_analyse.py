@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import claims_forms
 import numpy as np
-from claims_judge import lattice_shares
+from claims_judge import band_masks, cosine, lattice_shares
 from claims_settings import SETTINGS
 from mini_choose import GRID, RESULTS, RUNS, describe
 
@@ -144,7 +144,7 @@ def measure(loss: Callable, sr: np.ndarray, hr: np.ndarray, side: int) -> dict[s
             "restores": cosine(descent[:, mask], missing[:, mask]),
             "strengthens": cosine(descent[:, mask], present[:, mask]),
         }
-        for mask in band_masks(sr.shape[1])
+        for mask in band_masks(sr.shape[1], BANDS)
     ]
     return {
         "at_sr": float(value),
@@ -154,13 +154,6 @@ def measure(loss: Callable, sr: np.ndarray, hr: np.ndarray, side: int) -> dict[s
         "flattest_tenth": float(np.sum(of_patches[flattest] ** 2) / np.sum(of_patches**2)),
         "bands": bands,
     }
-
-
-def band_masks(size: int) -> list[np.ndarray]:
-    """Returns [S,S] masks of the DFT's frequencies in each band; no band has the mean."""
-    frequencies = np.fft.fftfreq(size)
-    radius = np.hypot(frequencies[:, None], frequencies)
-    return [(radius > low) & (radius <= high) for low, high in BANDS]
 
 
 def error_of(sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
@@ -173,12 +166,8 @@ def error_of(sr: np.ndarray, hr: np.ndarray) -> dict[str, Any]:
         values[f"lpips_{net}"] = float(np.mean(list(lpips_each(*zip(*pictures, strict=True), net=net))))
     for name, part in (("luma", luma), ("colour", error - luma)):
         power = np.abs(np.fft.fft2(part, axes=(1, 2))) ** 2 / (part.size * sr.shape[1] * sr.shape[2])
-        values[name] = [float(np.sum(power[:, mask])) for mask in band_masks(sr.shape[1])]
+        values[name] = [float(np.sum(power[:, mask])) for mask in band_masks(sr.shape[1], BANDS)]
     return values
-
-
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.sum(a * b.conj()).real / np.sqrt(np.sum(np.abs(a) ** 2) * np.sum(np.abs(b) ** 2)))
 
 
 def table(rows: list[dict[str, Any]]) -> str:
